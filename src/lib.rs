@@ -17,5 +17,15 @@ pub mod error;
 pub mod record;
 /// Event-time progress: row watermark and edge watermark.
 pub mod watermark;
+/// What a topic promises: Avro schemas, subjects, compatibility, the registry, the lock.
+pub mod contract;
+/// Bytes to rows and back under a contract.
+pub mod codec;
+/// Keyed state: memory, changelog, sled.
+pub mod store;
+/// One file per operator: pure functions of rows and watermarks.
+pub mod operator;
+/// SQL to a checked graph of operators.
+pub mod topology;
 /// Where records come from and go: Kafka, and the embedded log.
 pub mod log;

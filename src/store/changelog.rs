@@ -1,0 +1,1 @@
+//! Deltas as messages of a changelog topic.

@@ -1,0 +1,1 @@
+//! The local copy of a task's state in sled.
