@@ -13,9 +13,9 @@
 
 /// Error and its kinds: known by what the caller does about it.
 pub mod error;
+/// Where records come from and go: Kafka, and the embedded log.
+pub mod log;
 /// The shared words: topics, positions, time, chunks of records (bytes), batches of rows.
 pub mod record;
 /// Event-time progress: row watermark and edge watermark.
 pub mod watermark;
-/// Where records come from and go: Kafka, and the embedded log.
-pub mod log;
