@@ -7,7 +7,8 @@ use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, 
 use arrow::array::{TimestampMillisecondArray, UInt32Array};
 use arrow::compute::take_record_batch;
 
-use crate::codec::avro::{AvroDecoder, BadValue, Decoded};
+use crate::codec::avro::AvroDecoder;
+use crate::codec::{BadValue, Decoded};
 use crate::codec::key::KeyDecoder;
 use crate::contract::{AvroSchema, SchemaId};
 use crate::error::{BadClass, Error, Result};
