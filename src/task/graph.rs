@@ -290,7 +290,7 @@ impl Task {
     /// A recorded decision: rows of `partition` at or after `at` see at least the watermark `to`.
     pub fn raise(&mut self, partition: &TopicPartition, at: NextOffset, to: Watermark) -> Result<()> {
         for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition) {
-            feed.ingest.raise(at, to, feed.position);
+            feed.ingest.raise(at, to);
         }
         self.dirty = true;
         let mut found = Found::default();
@@ -541,9 +541,9 @@ fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {
         Operation::Source(_) | Operation::Union | Operation::Sink(_) => None,
         Operation::Filter(spec) => Some(Box::new(Filter::new(spec.clone()))),
         Operation::Project(spec) => Some(Box::new(Project::new(spec.clone()))),
-        Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone()))),
+        Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone())?)),
         Operation::Aggregate(spec) => Some(Box::new(Aggregate::new(spec.clone())?)),
-        Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone())?)),
+        Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone()))),
     })
 }
 

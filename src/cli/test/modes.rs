@@ -167,7 +167,7 @@ fn finish(world: &World, case: &Case, decisions: &[Decision], rng: &mut StdRng, 
     let records = rng.random_range(1..=4);
     to_the_end(world, || run(records), rng, crash)?;
     let topics: Vec<Topic> = case.topology.sinks.iter().map(|sink| sink.topic.clone()).collect();
-    world.tables(case, &topics, 1)
+    world.tables(&case.topology, &topics, 1)
 }
 
 fn once(world: &World, case: &Case, decisions: &[Decision], rng: &mut StdRng) -> Result<Tables> {
@@ -211,7 +211,7 @@ fn backfilled(world: &World, case: &Case, decisions: &[Decision], rng: &mut StdR
     to_the_end(world, run, rng, crash)?;
     backfill::finish(&world.site, &case.topology, &planned)?;
     let topics: Vec<Topic> = planned.outputs.iter().map(|(_, topic)| topic.clone()).collect();
-    world.tables(case, &topics, planned.generation)
+    world.tables(&case.topology, &topics, planned.generation)
 }
 
 /// Runs to the end of a range, killed and started again on the way.

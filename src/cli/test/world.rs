@@ -17,7 +17,7 @@ use crate::log::embedded::EmbeddedLog;
 use crate::log::{Isolation, Log, NewTopic};
 use crate::record::{Chunk, Topic};
 use crate::task::letters;
-use crate::topology::Sink;
+use crate::topology::{Sink, Topology};
 
 /// A fresh log and registry for one run of a case.
 pub struct World {
@@ -37,16 +37,16 @@ pub struct Tables {
 
 impl World {
     pub fn new(case: &Case) -> Result<World> {
+        let sources = case.topology.sources.iter().map(|source| &source.topic);
+        let topics: BTreeSet<&Topic> = sources.chain(case.inputs.iter().map(|input| input.place().0)).collect();
+        World::with(case.contracts.registry(), topics, case.partitions)
+    }
+
+    /// With topics of so many partitions each.
+    pub fn with<'a>(registry: MemoryRegistry, topics: impl IntoIterator<Item = &'a Topic>, partitions: i32) -> Result<World> {
         let log = EmbeddedLog::new();
-        let registry = case.contracts.registry();
-        let topics: BTreeSet<&Topic> = case.topology.sources.iter().map(|source| &source.topic).chain(case.inputs.iter().map(|i| i.place().0)).collect();
-        let new = |topic: &&Topic| NewTopic {
-            topic: (*topic).clone(),
-            partitions: case.partitions,
-            replication: -1,
-            config: BTreeMap::new(),
-        };
-        log.create_topics(&topics.iter().map(new).collect::<Vec<_>>())?;
+        let new = |topic: &Topic| NewTopic { topic: topic.clone(), partitions, replication: -1, config: BTreeMap::new() };
+        log.create_topics(&topics.into_iter().map(new).collect::<Vec<_>>())?;
         let settings = Settings { max_poll_records: 1_000, ..Settings::default() };
         let site = Site { log: Arc::new(log.clone()), registry: Arc::new(registry.clone()), settings };
         Ok(World { log, registry, site })
@@ -64,14 +64,14 @@ impl World {
     }
 
     /// Reads the given topics (sink by sink) as a consumer with `read_committed` would.
-    pub fn tables(&self, case: &Case, topics: &[Topic], generation: u32) -> Result<Tables> {
+    pub fn tables(&self, topology: &Topology, topics: &[Topic], generation: u32) -> Result<Tables> {
         let mut tables = Tables::default();
-        for (sink, topic) in case.topology.sinks.iter().zip(topics) {
+        for (sink, topic) in topology.sinks.iter().zip(topics) {
             let mut rows = self.rows(sink, topic)?;
             rows.sort_by_cached_key(Value::to_string);
             tables.sinks.insert(sink.name.clone(), rows);
         }
-        let prefix = format!("{}{}", self.site.settings.name_prefix, case.topology.pipeline);
+        let prefix = format!("{}{}", self.site.settings.name_prefix, topology.pipeline);
         tables.dead = self.letters(&Topic::new(format!("{prefix}.dead")), generation)?;
         tables.late = self.letters(&Topic::new(format!("{prefix}.late")), generation)?;
         Ok(tables)
