@@ -1,6 +1,6 @@
--- Bad bytes, each followed by a good record: empty, 1 to 4 bytes, a header without body, wrong magic, unknown schema id, truncated bodies,
--- trailing bytes, JSON, an over-long varint. Each is one dead letter of its class, harms no neighbour and moves no watermark.
--- Raw bytes that are well formed are a record like any other.
+-- Bad bytes, each followed by a good record: empty, 1 to 4 bytes, a header without body, wrong magic, unknown schema id,
+-- truncated bodies, trailing bytes, JSON, an over-long varint. Each is one dead letter of its class, harms no neighbour and
+-- moves no watermark. Raw bytes that are well formed are a record like any other.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

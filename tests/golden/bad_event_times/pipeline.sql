@@ -1,5 +1,5 @@
--- A NULL event time, or one that microseconds cannot hold, is a bad record of class time; more than a day (max_ahead) ahead of the
--- record's timestamp is class future, exactly a day is not. Neither moves the watermark.
+-- A NULL event time, or one that microseconds cannot hold, is a bad record of class time; more than a day (max_ahead) ahead of
+-- the record's timestamp is class future, exactly a day is not. Neither moves the watermark.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

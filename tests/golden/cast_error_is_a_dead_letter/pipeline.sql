@@ -1,5 +1,5 @@
--- A CAST that fails makes its row a dead letter of class expression, and no other row; TRY_CAST gives NULL.
--- CAST of a double to an integer truncates toward zero.
+-- A CAST that fails makes its row a dead letter of class expression, and no other row; TRY_CAST gives NULL. CAST of a double
+-- to an integer truncates toward zero.
 CREATE STREAM readings WITH ('topic' = 'readings', 'format' = 'avro');
 CREATE SINK numbers WITH ('topic' = 'numbers', 'format' = 'avro');
 

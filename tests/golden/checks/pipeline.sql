@@ -1,5 +1,5 @@
--- CHECK with ON VIOLATION DEAD LETTER and DROP, tried in the order of the SQL: the first that fails decides. NULL passes.
--- A record that fails does not move the watermark.
+-- CHECK with ON VIOLATION DEAD LETTER and DROP, tried in the order of the SQL: the first that fails decides. NULL passes. A
+-- record that fails does not move the watermark.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND,
   CONSTRAINT positive_amount CHECK (amount >= 0) ON VIOLATION DEAD LETTER,

@@ -1,4 +1,5 @@
--- Stateless: WHERE keeps rows for which it is true (not NULL), SELECT renames, reorders and computes; an append sink is a multiset.
+-- Stateless: WHERE keeps rows for which it is true (not NULL), SELECT renames, reorders and computes; an append sink is a
+-- multiset.
 CREATE STREAM orders WITH ('topic' = 'orders', 'format' = 'avro');
 CREATE SINK large_orders WITH ('topic' = 'large_orders', 'format' = 'avro');
 

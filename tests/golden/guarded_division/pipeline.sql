@@ -1,5 +1,5 @@
--- Conjuncts are tried in order on what the former left: b <> 0 AND a / b > 1 never divides by zero; CASE guards its branches too.
--- Integer division truncates toward zero.
+-- Conjuncts are tried in order on what the former left: b <> 0 AND a / b > 1 never divides by zero; CASE guards its branches
+-- too. Integer division truncates toward zero.
 CREATE STREAM pairs WITH ('topic' = 'pairs', 'format' = 'avro');
 CREATE SINK ratios WITH ('topic' = 'ratios', 'format' = 'avro');
 CREATE SINK guarded WITH ('topic' = 'guarded', 'format' = 'avro');

@@ -1,5 +1,5 @@
--- HOP whose slide is larger than its size: a row between two windows lies in none. It is neither late nor counted,
--- but it moves the watermark.
+-- HOP whose slide is larger than its size: a row between two windows lies in none. It is neither late nor counted, but it
+-- moves the watermark.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

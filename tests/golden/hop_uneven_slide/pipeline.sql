@@ -1,4 +1,5 @@
--- HOP whose slide (3 minutes) does not divide its size (10 minutes): a row lies in three or four windows; HOP takes slide, then size.
+-- HOP whose slide (3 minutes) does not divide its size (10 minutes): a row lies in three or four windows; HOP takes slide,
+-- then size.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,5 +1,5 @@
--- An idle decision closes the windows of the quiet partition without --final: its last minute is emitted
--- although no record of its own has passed the end.
+-- An idle decision closes the windows of the quiet partition without --final: its last minute is emitted although no record of
+-- its own has passed the end.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,5 +1,5 @@
--- Records without a key are fine in a stream: the key column comes from the value, and a NULL there is a group of its own.
--- A key that differs from the value is not looked at.
+-- Records without a key are fine in a stream: the key column comes from the value, and a NULL there is a group of its own. A
+-- key that differs from the value is not looked at.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

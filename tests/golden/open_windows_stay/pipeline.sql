@@ -1,5 +1,5 @@
--- Without --final the end of a range raises nothing: windows that the watermark has not passed are not emitted.
--- A window whose end is the watermark is.
+-- Without --final the end of a range raises nothing: windows that the watermark has not passed are not emitted. A window whose
+-- end is the watermark is.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,4 +1,5 @@
--- An expression inside an aggregate that overflows makes its row a dead letter: the row is in no sum and in no count of its group.
+-- An expression inside an aggregate that overflows makes its row a dead letter: the row is in no sum and in no count of its
+-- group.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

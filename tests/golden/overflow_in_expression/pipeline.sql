@@ -1,5 +1,5 @@
--- BIGINT arithmetic is checked: an overflow makes its row a dead letter of class expression, never a wrong number. The record was good
--- when it entered: it has moved the watermark, and the other INSERT has its row.
+-- BIGINT arithmetic is checked: an overflow makes its row a dead letter of class expression, never a wrong number. The record
+-- was good when it entered: it has moved the watermark, and the other INSERT has its row.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,5 +1,5 @@
--- A SUM beyond BIGINT withdraws the row of its group and nothing else: no output, no dead letter (the records are good).
--- It is checked when read: a sum that came back into range is right.
+-- A SUM beyond BIGINT withdraws the row of its group and nothing else: no output, no dead letter (the records are good). It is
+-- checked when read: a sum that came back into range is right.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,5 +1,5 @@
--- Three INSERTs share one source: each record is decoded once, a bad one is one dead letter, and a row that is late for the window
--- still reaches the others.
+-- Three INSERTs share one source: each record is decoded once, a bad one is one dead letter, and a row that is late for the
+-- window still reaches the others.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

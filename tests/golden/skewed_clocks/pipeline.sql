@@ -1,5 +1,5 @@
--- Lateness is a matter of the row's own partition: partition 0 runs a day ahead and refuses its own old rows,
--- but it makes no row of partition 1 late.
+-- Lateness is a matter of the row's own partition: partition 0 runs a day ahead and refuses its own old rows, but it makes no
+-- row of partition 1 late.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,5 +1,5 @@
--- Without --final a partition's watermark closes only the windows of its own rows: partition 0 runs a day ahead,
--- and the windows of partition 1 stay open until its own clock passes their end.
+-- Without --final a partition's watermark closes only the windows of its own rows: partition 0 runs a day ahead, and the
+-- windows of partition 1 stay open until its own clock passes their end.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,5 +1,5 @@
--- Two INSERTs with their own windows share one source: a row that the minute refuses still counts in the hour,
--- and is late once.
+-- Two INSERTs with their own windows share one source: a row that the minute refuses still counts in the hour, and is late
+-- once.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,4 +1,5 @@
--- UNION ALL of two topics with contracts of their own and different numbers of partitions, stateless; equal rows are both kept.
+-- UNION ALL of two topics with contracts of their own and different numbers of partitions, stateless; equal rows are both
+-- kept.
 CREATE STREAM web WITH ('topic' = 'web', 'format' = 'avro');
 CREATE STREAM shop WITH ('topic' = 'shop', 'format' = 'avro');
 CREATE SINK sales WITH ('topic' = 'sales', 'format' = 'avro');

@@ -1,5 +1,5 @@
--- An idle decision on the slow topic lets the union's windows close without --final: partition 1 of shop is raised to
--- what partition 0 has reached.
+-- An idle decision on the slow topic lets the union's windows close without --final: partition 1 of shop is raised to what
+-- partition 0 has reached.
 CREATE STREAM web (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'web', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,4 +1,5 @@
--- Without --final a window over a union closes when the lowest watermark of the topics has passed its end, in each partition number.
+-- Without --final a window over a union closes when the lowest watermark of the topics has passed its end, in each partition
+-- number.
 CREATE STREAM web (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'web', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

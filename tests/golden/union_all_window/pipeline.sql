@@ -1,5 +1,6 @@
--- Two topics meet in a window by key: a row is late by the watermark of its own topic and partition, whatever the other topic has reached.
--- Where rows of several partitions meet in a sum of doubles it is exact: 0.1 + 0.2 + 0.3 is 0.6 in any order, and 1e16 + 1 - 1e16 is 1.
+-- Two topics meet in a window by key: a row is late by the watermark of its own topic and partition, whatever the other topic
+-- has reached. Where rows of several partitions meet in a sum of doubles it is exact: 0.1 + 0.2 + 0.3 is 0.6 in any order, and
+-- 1e16 + 1 - 1e16 is 1.
 CREATE STREAM web (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'web', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

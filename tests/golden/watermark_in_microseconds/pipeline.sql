@@ -1,5 +1,5 @@
--- Event times and watermarks count microseconds: at 00:01:04.999999 the first minute is still open, at 00:01:05.000000 it refuses.
--- Window bounds are milliseconds.
+-- Event times and watermarks count microseconds: at 00:01:04.999999 the first minute is still open, at 00:01:05.000000 it
+-- refuses. Window bounds are milliseconds.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

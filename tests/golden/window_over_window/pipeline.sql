@@ -1,5 +1,5 @@
--- A window over a window's result: rows that an operator derived are never tested for lateness. A row that is late for the first
--- window is late, and in no second one.
+-- A window over a window's result: rows that an operator derived are never tested for lateness. A row that is late for the
+-- first window is late, and in no second one.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

@@ -1,5 +1,5 @@
--- Without --final a second window closes when the partition's watermark passes its end, as the first one does:
--- its last minute (window_time is end - 1 ms) is in it.
+-- Without --final a second window closes when the partition's watermark passes its end, as the first one does: its last minute
+-- (window_time is end - 1 ms) is in it.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');

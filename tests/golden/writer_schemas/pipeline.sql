@@ -1,5 +1,5 @@
--- Records of three writer schemas interleaved: each is read with the schema of its id and resolved to the reader's: fields reordered,
--- a field added with a default, one left out, int and float promoted. Order within the partition stays.
+-- Records of three writer schemas interleaved: each is read with the schema of its id and resolved to the reader's: fields
+-- reordered, a field added with a default, one left out, int and float promoted. Order within the partition stays.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');
