@@ -1,4 +1,5 @@
--- When every partition is idle, each is raised to the highest watermark of all. A record ends the idleness of its partition.
+-- An idle decision made when every partition is idle raises to the highest watermark of all; the ones before it, to the lowest
+-- of those that are not idle.
 CREATE STREAM orders (
   WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
 ) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');
