@@ -21,7 +21,7 @@ use crate::operator::filter::Filter;
 use crate::operator::ingest::OnViolation;
 use crate::operator::project::Project;
 use crate::operator::{Late, Operator, Output, Rejected};
-use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Timestamp, Topic, TopicPartition};
+use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Timestamp, Topic, TopicPartition};
 use crate::store::Store;
 use crate::store::changelog::{self, CommitRecord};
 use crate::task::feed::{Feed, FeedState};
@@ -376,6 +376,8 @@ impl Task {
     fn write_changelogs(&mut self, prepared: &mut Prepared) -> Result<()> {
         let plan = self.plan.clone();
         let mut wrapped = true;
+        // Records of the changelog carry event time, as outputs do: a task knows no clock.
+        let now = self.watermarks().map(|(_, w)| Timestamp(w.0).millis()).filter(|ms| *ms < i64::MAX / 1_000).max().unwrap_or(0);
         for (index, id) in plan.stateful_nodes() {
             let record = self.commit_record(self.nodes[index].edge.current(), self.commit + 1, self.commit);
             let store = self.nodes[index].operator.as_mut().and_then(|operator| operator.store());
@@ -385,8 +387,8 @@ impl Task {
             let rows = delta.as_ref().map_or(0, |rows| rows.num_rows());
             let slice = store.slice(rows.max(16))?;
             wrapped &= slice.wrapped;
-            let mut messages = Outgoing::default();
-            changelog::encode(&record, self.number, delta.as_ref(), slice.rows.as_ref(), plan.changelog_message_bytes, &mut messages)?;
+            let (partition, bytes) = (Partition(self.number), plan.changelog_message_bytes);
+            let messages = changelog::encode(&record, delta.as_ref(), slice.rows.as_ref(), partition, now.max(0), bytes)?;
             prepared.outgoing.push((plan.names.changelog(id)?, messages));
         }
         self.wrapped = wrapped;

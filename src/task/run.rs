@@ -553,7 +553,7 @@ impl Worker {
                 let end = self.log.end_offsets(std::slice::from_ref(&partition), Isolation::Uncommitted)?[&partition];
                 let record = task.last_commit_record(id);
                 let (_, store) = task.stores().find(|(store, _)| *store == id).expect("the plan's stateful nodes have stores");
-                checkpoints.save(&number.to_string(), id, &record, end, store.image(8_192)?)?;
+                checkpoints.save(&number.to_string(), id, &record, end, &store.image(8_192)?)?;
             }
         }
         Ok(())
