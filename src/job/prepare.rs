@@ -59,7 +59,7 @@ pub fn sink_topics(site: &Site, topology: &Topology, tasks: i32, topic_of: &dyn 
             topic: topic_of(sink)?,
             partitions: sink.partitions.unwrap_or(tasks),
             replication: site.settings.replication,
-            config: BTreeMap::from([("cleanup.policy".to_string(), policy.to_string())]),
+            config: BTreeMap::from([("cleanup.policy".to_string(), policy.to_string()), any_time()]),
         })
     };
     topology.sinks.iter().map(create).collect()
@@ -71,6 +71,7 @@ pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, tasks: i
         ("cleanup.policy".to_string(), "delete".to_string()),
         ("retention.ms".to_string(), "-1".to_string()),
         ("retention.bytes".to_string(), "-1".to_string()),
+        any_time(),
     ]);
     let replication = site.settings.replication;
     let new = |topic: Topic| NewTopic { topic, partitions: tasks, replication, config: forever.clone() };
@@ -79,6 +80,11 @@ pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, tasks: i
         topics.push(new(names.changelog(&node.id)?));
     }
     Ok(topics)
+}
+
+/// Output records carry event time, which may be ahead of the broker's clock by more than the hour that it allows by default (KIP-937).
+fn any_time() -> (String, String) {
+    ("message.timestamp.after.max.ms".to_string(), i64::MAX.to_string())
 }
 
 /// Looks at topics before anything is created: a missing one that may not be created is refused; sinks get their real counts.

@@ -376,8 +376,6 @@ impl Task {
     fn write_changelogs(&mut self, prepared: &mut Prepared) -> Result<()> {
         let plan = self.plan.clone();
         let mut wrapped = true;
-        // Records of the changelog carry event time, as outputs do: a task knows no clock.
-        let now = self.watermarks().map(|(_, w)| Timestamp(w.0).millis()).filter(|ms| *ms < i64::MAX / 1_000).max().unwrap_or(0);
         for (index, id) in plan.stateful_nodes() {
             let record = self.commit_record(self.nodes[index].edge.current(), self.commit + 1, self.commit);
             let store = self.nodes[index].operator.as_mut().and_then(|operator| operator.store());
@@ -388,7 +386,7 @@ impl Task {
             let slice = store.slice(rows.max(16))?;
             wrapped &= slice.wrapped;
             let (partition, bytes) = (Partition(self.number), plan.changelog_message_bytes);
-            let messages = changelog::encode(&record, delta.as_ref(), slice.rows.as_ref(), partition, now.max(0), bytes)?;
+            let messages = changelog::encode(&record, delta.as_ref(), slice.rows.as_ref(), partition, 0, bytes)?;
             prepared.outgoing.push((plan.names.changelog(id)?, messages));
         }
         self.wrapped = wrapped;
