@@ -13,6 +13,8 @@
 
 /// Error and its kinds: known by what the caller does about it.
 pub mod error;
+/// Every metric's name, unit and labels.
+pub mod metric;
 /// The shared words: topics, positions, time, chunks of records (bytes), batches of rows.
 pub mod record;
 /// Event-time progress: row watermark and edge watermark.
@@ -29,3 +31,7 @@ pub mod operator;
 pub mod topology;
 /// Where records come from and go: Kafka, and the embedded log.
 pub mod log;
+/// One partition group through the topology: core decides, run performs, restore rebuilds.
+pub mod task;
+/// Live, once, backfill: chooses source, start, end and commit cadence; computes nothing.
+pub mod job;

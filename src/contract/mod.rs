@@ -3,6 +3,23 @@
 //! A [`Contract`] is the *reader's* view of one subject: a pinned schema and its Arrow columns. A writer's schema is found by the
 //! id in the bytes (never "the latest") and resolved to the reader's.
 
+/// Field by field: what a reader's schema can't take from a writer's; compatibility levels.
+pub mod compat;
+/// Sink schemas from the columns that a query yields.
+pub mod derive;
+/// A folder of `<subject>.avsc` files.
+pub mod files;
+/// `pipeline.lock`: the schemas that a pipeline was planned against.
+pub mod lock;
+/// Schema registries: in this process, and over HTTP.
+pub mod registry;
+/// How subjects are named.
+pub mod subject;
+/// Schemas as text: parsing, references, definitions.
+mod text;
+/// Schemas as a graph of types, and the Arrow type of each.
+pub mod tree;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -11,6 +28,22 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::record::Topic;
+
+pub use files::FileContracts;
+pub use lock::{Lock, Pinned};
+pub use registry::{HttpRegistry, MemoryRegistry, RegistrySettings};
+pub use subject::Strategy;
+
+impl Contract {
+    /// `Contract` error naming the field's path when a type has no Arrow column here (recursive types, decimals of more than 76
+    /// digits, `big-decimal`).
+    pub fn new(subject: impl Into<String>, id: SchemaId, version: u32, schema: Arc<AvroSchema>) -> Result<Contract> {
+        let subject = subject.into();
+        let name = if subject.ends_with("-key") { "key" } else { "value" };
+        let columns = schema.tree()?.columns(name).map_err(|e| e.context(format!("subject \"{subject}\"")))?;
+        Ok(Contract { subject, id, version, schema, columns })
+    }
+}
 
 /// A registry's id of a schema, as it stands in the wire format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

@@ -9,6 +9,7 @@ pub mod bounds;
 pub mod control;
 pub mod live;
 pub mod prepare;
+pub mod reset;
 pub mod state;
 
 use std::path::PathBuf;

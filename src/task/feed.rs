@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, RecordBatch, RecordBatchOptions, StringArray, StringBuilder};
-use arrow::array::{TimestampMillisecondArray, UInt32Array};
+use arrow::array::{
+    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
+    TimestampMillisecondArray, UInt32Array,
+};
 use arrow::compute::take_record_batch;
 
-use crate::codec::avro::{AvroDecoder, BadValue, Decoded};
+use crate::codec::avro::AvroDecoder;
+use crate::codec::{BadValue, Decoded};
 use crate::codec::key::KeyDecoder;
 use crate::contract::{AvroSchema, SchemaId};
 use crate::error::{BadClass, Error, Result};
@@ -56,6 +59,7 @@ impl Feed {
         let place = u16::try_from(index).map_err(|_| Error::config("more than 65,535 sources in one pipeline"))?;
         let mut ingest = Ingest::new(source.ingest.clone(), place, partition.partition);
         ingest.restore(state.watermark);
+        ingest.reached(state.position);
         Ok(Feed {
             partition,
             source: index,
@@ -113,9 +117,13 @@ impl Feed {
             chunk.offsets.first()
         );
         self.position = self.position.max(chunk.next);
-        if chunk.is_empty() {
-            return Ok(None);
-        }
+        let batch = if chunk.is_empty() { None } else { self.rows(chunk, out, ids)? };
+        // Decisions up to here apply, also where the last records did not decode or were never delivered.
+        self.ingest.reached(self.position);
+        Ok(batch)
+    }
+
+    fn rows(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, SchemaId>) -> Result<Option<Batch>> {
         let Decoded { mut rows, mut kept, nulls, bad } = self.value.decode(&chunk.values)?;
         self.reject(chunk, bad, out, ids);
         self.skipped += nulls.len() as u64;

@@ -9,6 +9,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use arrow::array::BooleanArray;
+
 use crate::contract::{AvroSchema, SchemaId};
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffset, CommittedOffsets};
@@ -19,7 +21,7 @@ use crate::operator::filter::Filter;
 use crate::operator::ingest::OnViolation;
 use crate::operator::project::Project;
 use crate::operator::{Late, Operator, Output, Rejected};
-use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Topic, TopicPartition};
+use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Timestamp, Topic, TopicPartition};
 use crate::store::Store;
 use crate::store::changelog::{self, CommitRecord};
 use crate::task::feed::{Feed, FeedState};
@@ -43,6 +45,8 @@ pub struct Plan {
     pub letter_partitions: i32,
     /// Upper bound of a changelog message in bytes.
     pub changelog_message_bytes: usize,
+    /// The range begins in mid-log: windows that start before this would be incomplete and are not emitted.
+    pub emit_from: Option<Timestamp>,
 }
 
 impl Plan {
@@ -286,7 +290,7 @@ impl Task {
     /// A recorded decision: rows of `partition` at or after `at` see at least the watermark `to`.
     pub fn raise(&mut self, partition: &TopicPartition, at: NextOffset, to: Watermark) -> Result<()> {
         for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition) {
-            feed.ingest.raise(at, to, feed.position);
+            feed.ingest.raise(at, to);
         }
         self.dirty = true;
         let mut found = Found::default();
@@ -423,9 +427,22 @@ impl Task {
     fn emit(&mut self, node: usize, out: &mut Output, found: &mut Found) -> Result<()> {
         found.take(node, out);
         for batch in std::mem::take(&mut out.batches) {
+            let batch = self.complete_windows(node, batch)?;
             self.forward(node, batch, found)?;
         }
         Ok(())
+    }
+
+    /// Leaves out results of windows that began before the range did.
+    fn complete_windows(&self, node: usize, batch: Batch) -> Result<Batch> {
+        let (Some(from), Operation::Aggregate(spec)) = (self.plan.emit_from, &self.plan.topology.nodes[node].operation) else {
+            return Ok(batch);
+        };
+        let Some(window) = &spec.window else { return Ok(batch) };
+        // A result's event time is its window's end - 1 ms.
+        let first = from.0.saturating_add(window.size_micros).saturating_sub(1_000);
+        let keep: BooleanArray = batch.event_times.values().iter().map(|time| Some(*time >= first)).collect();
+        batch.filter(&keep).map_err(|e| Error::corrupt(format!("rows of {} can't be filtered: {e}", self.plan.topology.nodes[node].id)))
     }
 
     /// Carries the feeds' watermarks through the graph: a node's rows before its watermark. Returns how many rows operators emitted.
@@ -498,13 +515,13 @@ impl Task {
             }
             let from = plan.topology.sources[usize::from(rejected.source)].topic.partition(rejected.partition.0);
             let original = original(chunk, &self.recent, &from, rejected.offset);
-            self.sender.dead(rejected, id(*node), &from, original, schema_ids, &mut self.dead);
+            self.sender.dead(rejected, id(*node), &from, original, schema_ids, plan.letter_partitions, &mut self.dead);
             *self.counts.dead.entry(rejected.class.as_str()).or_default() += 1;
         }
         for (node, late) in &found.late {
             let from = plan.topology.sources[usize::from(late.source)].topic.partition(late.partition.0);
             let original = original(chunk, &self.recent, &from, late.offset);
-            self.sender.late(late, id(*node), &from, original, &mut self.late);
+            self.sender.late(late, id(*node), &from, original, plan.letter_partitions, &mut self.late);
             self.counts.late += 1;
         }
         for (node, withdrawn) in &found.withdrawn {
@@ -524,9 +541,9 @@ fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {
         Operation::Source(_) | Operation::Union | Operation::Sink(_) => None,
         Operation::Filter(spec) => Some(Box::new(Filter::new(spec.clone()))),
         Operation::Project(spec) => Some(Box::new(Project::new(spec.clone()))),
-        Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone()))),
+        Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone())?)),
         Operation::Aggregate(spec) => Some(Box::new(Aggregate::new(spec.clone())?)),
-        Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone())?)),
+        Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone()))),
     })
 }
 

@@ -39,6 +39,7 @@ impl Sender {
         from: &TopicPartition,
         chunk: Option<&Chunk>,
         schema_ids: &BTreeMap<Offset, SchemaId>,
+        partitions: i32,
         letters: &mut Outgoing,
     ) {
         let mut headers = self.provenance(from, rejected.offset, operator);
@@ -47,14 +48,22 @@ impl Sender {
         if let Some(id) = schema_ids.get(&rejected.offset) {
             headers.push(Header::new(SCHEMA_ID, id.to_string()));
         }
-        push(letters, from, rejected.offset, chunk, headers);
+        push(letters, partitions, from, rejected.offset, chunk, headers);
     }
 
-    pub fn late(&self, late: &Late, operator: &str, from: &TopicPartition, chunk: Option<&Chunk>, letters: &mut Outgoing) {
+    pub fn late(
+        &self,
+        late: &Late,
+        operator: &str,
+        from: &TopicPartition,
+        chunk: Option<&Chunk>,
+        partitions: i32,
+        letters: &mut Outgoing,
+    ) {
         let mut headers = self.provenance(from, late.offset, operator);
         headers.push(Header::new(EVENT_TIME, late.event_time.to_string()));
         headers.push(Header::new(ROW_WATERMARK, late.row_watermark.to_string()));
-        push(letters, from, late.offset, chunk, headers);
+        push(letters, partitions, from, late.offset, chunk, headers);
     }
 
     fn provenance(&self, from: &TopicPartition, offset: Offset, operator: &str) -> Vec<Header> {
@@ -69,15 +78,23 @@ impl Sender {
     }
 }
 
-fn push(letters: &mut Outgoing, from: &TopicPartition, offset: Offset, chunk: Option<&Chunk>, provenance: Vec<Header>) {
+fn push(
+    letters: &mut Outgoing,
+    partitions: i32,
+    from: &TopicPartition,
+    offset: Offset,
+    chunk: Option<&Chunk>,
+    provenance: Vec<Header>,
+) {
+    let partition = from.partition.0.rem_euclid(partitions);
     let original = chunk.and_then(|chunk| Some((chunk, chunk.row_of(offset)?)));
     let Some((chunk, row)) = original else {
-        return letters.push(from.partition.0, -1, None, None, provenance);
+        return letters.push(partition, -1, None, None, provenance);
     };
     let mut headers: Vec<Header> = chunk.row_headers(row).to_vec();
     headers.push(Header::new(TIMESTAMP, chunk.timestamps[row].to_string()));
     headers.extend(provenance);
-    letters.push(from.partition.0, chunk.timestamps[row], chunk.keys.get(row), chunk.values.get(row), headers);
+    letters.push(partition, chunk.timestamps[row], chunk.keys.get(row), chunk.values.get(row), headers);
 }
 
 /// What a bad record does: the class decides together with the source's policy.

@@ -5,7 +5,8 @@ use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
 use arrow::array::AsArray;
 
-use crate::codec::avro::{AvroEncoder, Encoded};
+use crate::codec::Encoded;
+use crate::codec::avro::AvroEncoder;
 use crate::codec::key::KeyEncoder;
 use crate::codec::partition::murmur2;
 use crate::contract::SchemaId;

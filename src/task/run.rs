@@ -192,6 +192,16 @@ impl Worker {
         Ok(if self.core.commits > commits { Step::Committed } else { step })
     }
 
+    /// Makes a decision now: it is followed from here on, and again after a restore.
+    pub fn decide(&mut self, decision: Decision) -> Result<()> {
+        if let Some(task) = self.tasks.get_mut(&decision.partition.partition.0) {
+            task.raise(&decision.partition, decision.at, decision.to)?;
+            self.event(Event::Processed { records: 0, bytes: 0 });
+        }
+        self.run.decisions.push(decision);
+        self.perform()
+    }
+
     /// Commits what is open, writes a checkpoint, leaves the group.
     pub fn stop(&mut self) -> Result<()> {
         self.event(Event::Stop);
