@@ -313,8 +313,8 @@ impl Settings {
         for over in &origins.overrides {
             given.set(&mut merged, over.section, over.key, over.option.to_string(), &over.value)?;
         }
-        let mut typed = Typed::deserialize(merged)
-            .map_err(|e| Error::config(format!("settings do not fit together: {}", e.message())))?;
+        let mut typed =
+            Typed::deserialize(merged).map_err(|e| Error::config(format!("settings do not fit together: {}", e.message())))?;
         given.resolve_secrets(&mut typed, &origins.environment)?;
         given.check(&typed)?;
         Ok(Settings { typed, file: text.as_ref().map(|_| file.clone()) })
@@ -441,8 +441,9 @@ fn environment(environment: &BTreeMap<String, String>) -> Result<Vec<(&'static s
             None => {
                 let near = known.iter().find(|known| strsim::damerau_levenshtein(known, name) <= 2);
                 if let Some(near) = near {
-                    return Err(Error::config(format!("environment variable {name} is no setting"))
-                        .hint(format!("did you mean {near}?")));
+                    return Err(
+                        Error::config(format!("environment variable {name} is no setting")).hint(format!("did you mean {near}?"))
+                    );
                 }
             }
         }
@@ -465,7 +466,8 @@ impl Given<'_> {
         let value = match form {
             Form::Text => toml::Value::String(value.to_string()),
             Form::Number => {
-                let number = value.trim().parse().map_err(|_| fault("a number was expected", format!("it sets [{section}] {key}")))?;
+                let number =
+                    value.trim().parse().map_err(|_| fault("a number was expected", format!("it sets [{section}] {key}")))?;
                 toml::Value::Integer(number)
             }
             Form::Toml => {
@@ -475,7 +477,8 @@ impl Given<'_> {
                 table.get("value").cloned().expect("the text begins with this key")
             }
         };
-        let alone = toml::Table::from_iter([(section.to_string(), toml::Table::from_iter([(key.to_string(), value.clone())]).into())]);
+        let alone =
+            toml::Table::from_iter([(section.to_string(), toml::Table::from_iter([(key.to_string(), value.clone())]).into())]);
         Typed::deserialize(alone).map_err(|e| {
             let (message, hint) = plain(e.message());
             fault(&message, hint)
@@ -548,7 +551,11 @@ impl Given<'_> {
         }
         if interval.is_zero() || interval * 2 > timeout {
             return Err(self
-                .fault("commit", "interval", format!("is {interval:?}: it must be above 0 and at most half of transaction_timeout ({timeout:?})"))
+                .fault(
+                    "commit",
+                    "interval",
+                    format!("is {interval:?}: it must be above 0 and at most half of transaction_timeout ({timeout:?})"),
+                )
                 .hint("100ms is a good begin; larger commits cost latency and give throughput"));
         }
         if typed.topics.replication != -1 && typed.topics.replication < 1 {
@@ -562,7 +569,8 @@ impl Given<'_> {
             return Err(self.fault("limits", "record_bytes", "must be at least 1000"));
         }
         tracing_subscriber::EnvFilter::try_new(&typed.log.level).map_err(|e| {
-            self.fault("log", "level", format!("is not understood: {e}")).hint("give error, warn, info, debug, trace, or filters by module")
+            self.fault("log", "level", format!("is not understood: {e}"))
+                .hint("give error, warn, info, debug, trace, or filters by module")
         })?;
         Ok(())
     }
@@ -581,12 +589,17 @@ fn resolve(text: &str, environment: &BTreeMap<String, String>) -> Result<String,
         match reference.split_once(':') {
             Some(("env", name)) => match environment.get(name) {
                 Some(value) => out.push_str(value),
-                None => return Err((format!("refers to the environment variable {name}, which is not set"), format!("set {name}"))),
+                None => {
+                    return Err((format!("refers to the environment variable {name}, which is not set"), format!("set {name}")));
+                }
             },
             Some(("file", path)) => match std::fs::read_to_string(path) {
                 Ok(value) => out.push_str(value.trim_end_matches(['\n', '\r'])),
                 Err(e) => {
-                    return Err((format!("refers to the file \"{path}\", which can't be read: {e}"), "let this user read it".into()));
+                    return Err((
+                        format!("refers to the file \"{path}\", which can't be read: {e}"),
+                        "let this user read it".into(),
+                    ));
                 }
             },
             _ => return Err((format!("refers to \"{reference}\""), "write ${env:NAME} or ${file:/path}".into())),
@@ -616,8 +629,7 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
-    parse_duration(&text)
-        .map_err(|e| serde::de::Error::custom(format!("{}: write 100ms, 15s, 5m, 2h or 1d", e.message)))
+    parse_duration(&text).map_err(|e| serde::de::Error::custom(format!("{}: write 100ms, 15s, 5m, 2h or 1d", e.message)))
 }
 
 fn delivery<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Delivery, D::Error> {
@@ -653,7 +665,9 @@ fn flatten(
                 flatten(&name, table, all)?;
                 continue;
             }
-            other => return Err(format!("property \"{name}\" is a TOML {}: write a string, a number or a boolean", other.type_str())),
+            other => {
+                return Err(format!("property \"{name}\" is a TOML {}: write a string, a number or a boolean", other.type_str()));
+            }
         };
         all.insert(name, Secret(text));
     }

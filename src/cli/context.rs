@@ -5,12 +5,13 @@ use std::sync::Arc;
 use datafusion_expr::{AggregateUDF, ScalarUDF};
 
 use crate::config::Settings;
-use crate::contract::registry::{HttpRegistry, RegistrySettings};
 use crate::contract::Registry;
+use crate::contract::registry::{HttpRegistry, RegistrySettings};
 use crate::error::Result;
 use crate::job::Site;
 use crate::log::Log;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::topology::Options;
 
 /// Functions that the program's author added to SQL.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,11 @@ impl Context {
     /// Where jobs run; nothing is kept on disk unless the command locks the state directory.
     pub fn site(&self) -> Result<Site> {
         Ok(Site { log: self.log()?, registry: self.registry()?, settings: self.settings.job() })
+    }
+
+    /// How SQL is planned: with the program's own functions.
+    pub fn options(&self) -> Options {
+        Options { scalars: self.functions.scalars.clone(), aggregates: self.functions.aggregates.clone(), ..Options::default() }
     }
 
     pub fn name_prefix(&self) -> &str {

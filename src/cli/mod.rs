@@ -7,12 +7,14 @@ mod backfill;
 mod check;
 mod context;
 mod decode;
+pub mod demo;
 mod dlq;
 mod explain;
 mod lag;
 mod pipeline;
 mod print;
 mod progress;
+mod range;
 mod report;
 mod reset;
 mod run;
@@ -20,6 +22,7 @@ mod sample;
 mod schema;
 mod show;
 mod signal;
+pub mod test;
 mod topics;
 
 use std::ffi::OsString;
@@ -32,7 +35,7 @@ use datafusion_expr::{AggregateUDF, ScalarUDF};
 
 pub use context::{Context, Functions};
 pub use report::Exit;
-pub use show::Listing;
+pub use show::{Format, Listing};
 
 use crate::config::{LogFormat, Origins, Override, Settings};
 use crate::error::Result;
@@ -78,7 +81,7 @@ impl Cli {
         // Until the settings are read, errors are written as the option says.
         let format = options.log_format.unwrap_or(LogFormat::Human);
         match self.execute(&options) {
-            Ok(exit) => exit.into(),
+            Ok(exit) => exit,
             Err((error, known)) => {
                 report::error(known.unwrap_or(format), None, &error);
                 Exit::before_start(&error).into()
@@ -86,7 +89,7 @@ impl Cli {
         }
     }
 
-    fn execute(self, options: &Options) -> Result<Exit, (crate::error::Error, Option<LogFormat>)> {
+    fn execute(self, options: &Options) -> Result<ExitCode, (crate::error::Error, Option<LogFormat>)> {
         let settings = Settings::load(&options.origins()).map_err(|e| (e, None))?;
         let format = settings.typed.log.format;
         report::log_to_stderr(&settings, options.command.is_long_running(), options.log_level.is_some());
@@ -150,6 +153,10 @@ impl Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// A small shop on the embedded log, live, killed and backfilled; no Kafka needed
+    Demo(demo::Args),
+    /// Your own cases in every mode; no Kafka needed
+    Test(test::Args),
     /// Parse, plan, contracts, topics: everything that a run would refuse
     Check(check::Args),
     /// The topology: sources with pruned columns, stores, sinks, key and value schemas
@@ -176,8 +183,10 @@ enum Command {
 }
 
 impl Command {
-    fn run(&self, context: &Context) -> Result<Exit> {
+    fn run(&self, context: &Context) -> Result<ExitCode> {
         match self {
+            Command::Demo(args) => return demo::run(args, context),
+            Command::Test(args) => return test::run(args, context),
             Command::Check(args) => check::run(args, context),
             Command::Explain(args) => explain::run(args, context),
             Command::Run(args) => run::run(args, context),
@@ -190,6 +199,7 @@ impl Command {
             Command::Topics(args) => topics::run(args, context),
             Command::Sample(args) => sample::run(args, context),
         }
+        .map(ExitCode::from)
     }
 
     /// Logs progress of its own.

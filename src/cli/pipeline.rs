@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::contract::{Contracts, FileContracts, Lock, Pinned, Registry};
 use crate::error::{Error, Result};
-use crate::topology::{self, SqlFile, Topology};
+use crate::topology::{self, Options, SqlFile, Topology};
 
 use super::context::Context;
 
@@ -46,7 +46,8 @@ impl PinnedLock {
 /// Reads a file of SQL.
 pub fn read(path: &Path) -> Result<SqlFile> {
     let text = std::fs::read_to_string(path).map_err(|e| {
-        Error::config(format!("pipeline file \"{}\" can't be read: {e}", path.display())).hint("give the path of a readable .sql file")
+        Error::config(format!("pipeline file \"{}\" can't be read: {e}", path.display()))
+            .hint("give the path of a readable .sql file")
     })?;
     Ok(SqlFile { name: path.display().to_string(), text })
 }
@@ -89,5 +90,5 @@ pub fn compile_offline(context: &Context, path: &Path, contracts: Option<&Path>)
 
 fn plan(context: &Context, path: &Path, file: &SqlFile, contracts: &dyn Contracts) -> Result<Topology> {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    topology::compile(file, contracts, &context.options(stem))
+    topology::compile(file, contracts, &Options { default_name: stem, ..context.options() })
 }

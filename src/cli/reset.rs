@@ -34,7 +34,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     }
     args.listing.value(&value, || {
         let verb = if args.yes { "deleted" } else { "would delete" };
-        let mut text = format!("pipeline \"{}\", generation {}:\n  {verb} consumer group {}\n", plan.pipeline, plan.generation, plan.group);
+        let mut text =
+            format!("pipeline \"{}\", generation {}:\n  {verb} consumer group {}\n", plan.pipeline, plan.generation, plan.group);
         for topic in &plan.topics {
             text.push_str(&format!("  {verb} topic {topic}\n"));
         }

@@ -15,12 +15,11 @@ use super::pipeline::{self, Compiled};
 use super::report::{self, Exit};
 use super::signal::Stop;
 use crate::error::{Error, Result};
+use crate::job::Site;
 use crate::job::bounds::{self, Bound};
 use crate::job::live::{self, Prepared};
 use crate::job::state::StateDir;
-use crate::job::{Site, control};
 use crate::serve::{Collector, Life, Metrics, Pipelines, Server};
-use crate::task::names::Names;
 use crate::task::run::{Progress, Run, Worker};
 
 /// How often lag is measured for `/metrics`.
@@ -56,7 +55,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     for compiled in &compiled {
         let name = compiled.topology.pipeline.clone();
         let prepared = live::prepare_as(&site, &compiled.topology, args.from.as_ref(), args.until_caught_up, state.instance());
-        let prepared = prepared.map_err(|e| if args.pipelines.len() > 1 { e.context(format!("pipeline \"{name}\"")) } else { e })?;
+        let prepared =
+            prepared.map_err(|e| if args.pipelines.len() > 1 { e.context(format!("pipeline \"{name}\"")) } else { e })?;
         compiled.lock.keep()?;
         announce(&name, &prepared);
         ready.push((name, prepared));
@@ -89,8 +89,12 @@ fn compile(args: &Args, context: &Context, site: &Site) -> Result<Vec<Compiled>>
     let mut names = BTreeSet::new();
     for (one, path) in compiled.iter().zip(&args.pipelines) {
         if !names.insert(&one.topology.pipeline) {
-            return Err(Error::config(format!("{}: a pipeline named \"{}\" is given already", path.display(), one.topology.pipeline))
-                .hint("give every pipeline a name of its own: SET 'pipeline.name' = '...'"));
+            return Err(Error::config(format!(
+                "{}: a pipeline named \"{}\" is given already",
+                path.display(),
+                one.topology.pipeline
+            ))
+            .hint("give every pipeline a name of its own: SET 'pipeline.name' = '...'"));
         }
     }
     Ok(compiled)
@@ -182,11 +186,4 @@ fn spawn(site: &Site, name: String, run: Run, stop: &Stop, watched: &Arc<Pipelin
 
 pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
-}
-
-/// Names of a pipeline's live generation; for commands that look at it.
-pub(super) fn live_names(context: &Context, log: &dyn crate::log::Log, name: &str) -> Result<(Names, control::Control)> {
-    let names = Names::new(context.name_prefix(), name, 1)?;
-    let control = control::read(log, &names)?;
-    Ok((names.with_generation(control.live.unwrap_or(1)), control))
 }

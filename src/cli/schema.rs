@@ -101,7 +101,10 @@ fn show(registry: &dyn Registry, subject: &str, version: Option<u32>, listing: L
     let value = describe(found);
     listing.value(&value, || {
         let pretty = serde_json::to_string_pretty(&value["schema"]).expect("JSON has string keys");
-        format!("# subject {subject}, version {}, id {}, fingerprint {}\n{pretty}", found.version, found.id, found.schema.fingerprint)
+        format!(
+            "# subject {subject}, version {}, id {}, fingerprint {}\n{pretty}",
+            found.version, found.id, found.schema.fingerprint
+        )
     });
     Ok(Exit::Done)
 }
@@ -109,7 +112,8 @@ fn show(registry: &dyn Registry, subject: &str, version: Option<u32>, listing: L
 fn unknown(registry: &dyn Registry, subject: &str, version: Option<u32>, versions: &[RegisteredSchema]) -> Error {
     if let (Some(version), false) = (version, versions.is_empty()) {
         let known: Vec<String> = versions.iter().map(|s| s.version.to_string()).collect();
-        return Error::config(format!("subject \"{subject}\" has no version {version}")).hint(format!("it has {}", known.join(", ")));
+        return Error::config(format!("subject \"{subject}\" has no version {version}"))
+            .hint(format!("it has {}", known.join(", ")));
     }
     let subjects = registry.subjects().unwrap_or_default();
     let hint = match nearest(subject, subjects.iter().map(String::as_str)) {
@@ -120,7 +124,8 @@ fn unknown(registry: &dyn Registry, subject: &str, version: Option<u32>, version
 }
 
 fn describe(schema: &RegisteredSchema) -> serde_json::Value {
-    let text = serde_json::from_str(&schema.schema.text).unwrap_or_else(|_| serde_json::Value::String(schema.schema.text.clone()));
+    let text =
+        serde_json::from_str(&schema.schema.text).unwrap_or_else(|_| serde_json::Value::String(schema.schema.text.clone()));
     serde_json::json!({
         "subject": schema.subject,
         "version": schema.version,
@@ -132,7 +137,8 @@ fn describe(schema: &RegisteredSchema) -> serde_json::Value {
 
 fn read(file: &Path) -> Result<AvroSchema> {
     let text = std::fs::read_to_string(file).map_err(|e| {
-        Error::config(format!("schema file \"{}\" can't be read: {e}", file.display())).hint("give the path of a readable .avsc file")
+        Error::config(format!("schema file \"{}\" can't be read: {e}", file.display()))
+            .hint("give the path of a readable .avsc file")
     })?;
     AvroSchema::parse(&text).map_err(|e| e.context(file.display()))
 }
@@ -143,8 +149,11 @@ fn register(registry: &dyn Registry, subject: &str, file: &Path, listing: Listin
     let faults = faults(registry, subject, &schema)?;
     if !faults.is_empty() {
         let level = registry.compatibility(subject)?;
-        return Err(Error::contract(format!("subject \"{subject}\" refuses the schema under {level}:\n  {}", faults.join("\n  ")))
-            .hint("change the schema, or register it under a subject of its own"));
+        return Err(Error::contract(format!(
+            "subject \"{subject}\" refuses the schema under {level}:\n  {}",
+            faults.join("\n  ")
+        ))
+        .hint("change the schema, or register it under a subject of its own"));
     }
     let done = registry.register(subject, &schema)?;
     listing.value(&describe(&done), || format!("subject {subject}: version {}, id {}", done.version, done.id));

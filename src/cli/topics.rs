@@ -71,7 +71,10 @@ mod tests {
         let config = [("cleanup.policy".to_string(), "compact".to_string())].into();
         let topic = NewTopic { topic: Topic::new("t"), partitions: 3, replication: -1, config };
         let text = command("b:1", &topic);
-        assert_eq!(text, "kafka-topics.sh --bootstrap-server b:1 --create --topic t --partitions 3 --config cleanup.policy=compact");
+        assert_eq!(
+            text,
+            "kafka-topics.sh --bootstrap-server b:1 --create --topic t --partitions 3 --config cleanup.policy=compact"
+        );
         assert!(command("b:1", &NewTopic { replication: 3, ..topic }).contains(" --replication-factor 3 "));
     }
 }

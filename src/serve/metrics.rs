@@ -167,7 +167,10 @@ mod tests {
         pipelines.set_lag("revenue", BTreeMap::from([(at.clone(), 12)]));
         let text = Metrics::local().render(&pipelines);
         assert!(text.contains("tidemill_lag_records{pipeline=\"revenue\",topic=\"orders\",partition=\"1\"} 12\n"), "{text}");
-        assert!(text.contains("tidemill_watermark_seconds{pipeline=\"revenue\",topic=\"orders\",partition=\"1\"} 1.5\n"), "{text}");
+        assert!(
+            text.contains("tidemill_watermark_seconds{pipeline=\"revenue\",topic=\"orders\",partition=\"1\"} 1.5\n"),
+            "{text}"
+        );
         progress.lock().unwrap().positions.clear();
         pipelines.set_lag("revenue", BTreeMap::new());
         let text = Metrics::local().render(&pipelines);

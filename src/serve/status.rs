@@ -72,7 +72,8 @@ impl Pipelines {
         let all = self.snapshots();
         let alive = all.iter().any(|(_, life, _, _)| *life == Life::Running);
         let failed = all.iter().any(|(_, life, _, _)| matches!(life, Life::Failed(_)));
-        let pipelines: Vec<Value> = all.iter().map(|(name, life, _, _)| json!({ "pipeline": name, "state": state(life) })).collect();
+        let pipelines: Vec<Value> =
+            all.iter().map(|(name, life, _, _)| json!({ "pipeline": name, "state": state(life) })).collect();
         let good = alive || !failed;
         (good, json!({ "healthy": good, "pipelines": pipelines }))
     }
