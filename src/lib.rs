@@ -35,3 +35,11 @@ pub mod log;
 pub mod task;
 /// Live, once, backfill: chooses source, start, end and commit cadence; computes nothing.
 pub mod job;
+/// HTTP: metrics, health, readiness.
+pub mod serve;
+/// Settings: as typed, then checked.
+pub mod config;
+/// One file per subcommand.
+pub mod cli;
+
+pub use cli::Cli;
