@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::job::backfill::{self, Output, Request};
 use crate::job::bounds::Bound;
 use crate::job::live;
-use crate::log::embedded::fault::CommitFault;
+use crate::log::embedded::CommitFault;
 use crate::record::Topic;
 use crate::task::core::Cadence;
 use crate::task::run::{Decision, Run, Step, Worker};
