@@ -102,7 +102,9 @@ impl Case {
         let file = SqlFile { name: sql.display().to_string(), text: read(&sql)? };
         let contracts = FileContracts::open(dir.join("contracts"))?;
         let options = Options { default_name: Some(name.clone()), ..options.clone() };
-        let topology = topology::compile(&file, &contracts, &options)?;
+        let mut topology = topology::compile(&file, &contracts, &options)?;
+        // A case need not name its pipeline: its folder does.
+        topology.named = true;
         let settings = settings(&dir.join("case.toml"))?;
         let mut files: Vec<Vec<(i64, Input)>> = Vec::new();
         for path in listing(&dir.join("input"), "jsonl")? {
