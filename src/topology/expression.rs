@@ -7,6 +7,8 @@ use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{Expr, Operator};
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal, NegativeExpr};
@@ -16,9 +18,23 @@ use super::fault::{Fault, Result};
 
 /// A planned expression over `plan` as one over `node`, where column `i` of the plan is column `columns[i]` of the node.
 pub(super) fn physical(expr: &Expr, plan: &DFSchema, node: &Schema, columns: &[Option<usize>]) -> Result<Arc<dyn PhysicalExpr>> {
+    let expr = &simplified(expr, plan)?;
     let planned = create_physical_expr(expr, plan, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
     let placed = planned.transform_up(|e| place(e, node, columns)).data()?;
     Ok(placed)
+}
+
+/// Some functions (COALESCE, NVL) exist only to be rewritten; constants stay as they are, so that their overflow is found on a row.
+fn simplified(expr: &Expr, plan: &DFSchema) -> Result<Expr> {
+    let context = SimplifyContext::builder().with_schema(Arc::new(plan.clone())).build();
+    let rewritten = expr.clone().transform_up(|e| match e {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => match func.simplify(args, &context)? {
+            ExprSimplifyResult::Simplified(simple) => Ok(Transformed::yes(simple)),
+            ExprSimplifyResult::Original(args) => Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))),
+        },
+        other => Ok(Transformed::no(other)),
+    });
+    Ok(rewritten.data()?)
 }
 
 fn place(expr: Arc<dyn PhysicalExpr>, node: &Schema, columns: &[Option<usize>]) -> datafusion_common::Result<Transformed<Arc<dyn PhysicalExpr>>> {

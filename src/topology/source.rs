@@ -254,7 +254,8 @@ impl Resolve<'_> {
                     .at(name.place)
                     .nearest(&name.value, known));
             }
-            let field = Arc::new(Field::new(&name.value, data_type, false));
+            // A record of a stream may have no key: the column is NULL then.
+            let field = Arc::new(Field::new(&name.value, data_type, true));
             return Ok(Column { field, origin: Origin::Key(0), place: name.place });
         }
         let contract = self.key_contract(name)?;
