@@ -74,6 +74,7 @@ impl World {
         producer.begin().unwrap();
         producer.send(topic, &records(partition, values)).unwrap();
         producer.commit(&CommittedOffsets::new(), None).unwrap();
+        self.settled(topic, partition);
     }
 
     fn write_and_abort(&self, topic: &Topic, partition: i32, values: &[&str]) {
@@ -84,6 +85,14 @@ impl World {
             self.end(topic, partition, Isolation::Uncommitted) > self.end(topic, partition, Isolation::Committed)
         });
         producer.abort().unwrap();
+        self.settled(topic, partition);
+    }
+
+    /// A commit returns when it is decided; Kafka writes the markers a little later.
+    fn settled(&self, topic: &Topic, partition: i32) {
+        self.wait_until("the markers are written", || {
+            self.end(topic, partition, Isolation::Committed) == self.end(topic, partition, Isolation::Uncommitted)
+        });
     }
 
     fn end(&self, topic: &Topic, partition: i32, isolation: Isolation) -> NextOffset {
@@ -125,7 +134,9 @@ impl World {
         rows
     }
 
+    /// What is there once every transaction is settled.
     fn values(&self, topic: &Topic, partitions: i32) -> Vec<String> {
+        (0..partitions).for_each(|partition| self.settled(topic, partition));
         self.read(topic, partitions, Isolation::Committed).into_iter().map(|row| row.value.unwrap()).collect()
     }
 
@@ -281,7 +292,8 @@ fn topics_are_described_and_never_made_by_asking(world: &World) {
     let missing = Topic::new(world.named("missing"));
     assert_eq!(log.topic(&missing).unwrap(), None);
     assert_eq!(log.topic(&missing).unwrap(), None, "asking must not create it");
-    assert_eq!(log.start_offsets(&[missing.partition(0)]).unwrap_err().kind, Kind::Config);
+    let error = log.start_offsets(&[missing.partition(0)]).unwrap_err();
+    assert_eq!(error.kind, Kind::Config, "{error:?}");
     assert_eq!(log.consumer(&world.membership("g", &missing)).map(|_| ()).unwrap_err().kind, Kind::Config);
 
     let plain = world.topic("b", 3);
@@ -393,7 +405,7 @@ fn ends_differ_by_isolation_while_a_transaction_is_open(world: &World) {
         world.end(&topic, 0, Isolation::Uncommitted) == NextOffset(4)
     });
     assert_eq!(world.end(&topic, 0, Isolation::Committed), NextOffset(2));
-    assert_eq!(world.values(&topic, 1), ["a"]);
+    assert_eq!(world.read(&topic, 1, Isolation::Committed).len(), 1);
     assert_eq!(world.read(&topic, 1, Isolation::Uncommitted).len(), 3);
     producer.commit(&CommittedOffsets::new(), None).unwrap();
     world.wait_until("the marker is written", || world.end(&topic, 0, Isolation::Committed) == NextOffset(5));
@@ -432,7 +444,8 @@ fn offsets_are_found_by_time(world: &World) {
     assert_eq!(find(0), (0, 0));
     assert_eq!(find(2000), (1, 0));
     assert_eq!(find(2001), (2, 0));
-    assert_eq!(find(3001), (4, 0), "the end, behind the marker");
+    assert!([3, 4].contains(&find(3001).0), "the end; a broker may find the marker before it");
+    assert_eq!(find(3001).1, 0);
 }
 
 fn offsets_commit_with_the_records_and_roll_back_with_them(world: &World) {
@@ -822,4 +835,98 @@ fn kafka_refuses_settings_at_once_and_says_when_nobody_answers() {
     assert!(error.message.contains("127.0.0.1:1"), "{error}");
     assert!(error.hint.as_ref().is_some_and(|hint| hint.contains("refused")), "{error}");
     assert!(started.elapsed() < Duration::from_secs(12));
+}
+
+/// A process that sleeps past its time in the group: others took over, it can't push a stale transaction through, and comes back.
+#[test]
+fn kafka_member_that_slept_is_refused_told_and_comes_back() {
+    let slow = [("max.poll.interval.ms", "2000"), ("session.timeout.ms", "1500"), ("heartbeat.interval.ms", "300")];
+    let (Some(world), Some(other)) = (World::kafka(&slow), World::kafka(&[])) else { return };
+    let topic = world.topic("t", 1);
+    let partition = topic.partition(0);
+    let mut sleeper = world.member("g", &topic);
+    assigned(&mut *sleeper, 1);
+    let stale = sleeper.group_metadata();
+    let settings = world.membership("g", &topic);
+    let mut heir = other.log.consumer(&settings).unwrap();
+    // The sleeper does not poll; its heir gets everything once the interval is over.
+    assigned(&mut *heir, 1);
+    let mut producer = world.producer("p");
+    producer.begin().unwrap();
+    producer.send(&topic, &records(0, &["stale"])).unwrap();
+    refused(producer.commit(&offset_at(&partition, NextOffset(1), ""), Some((&settings.group, &stale))));
+    let started = Instant::now();
+    loop {
+        assert!(started.elapsed() < DEADLINE, "the sleeper must learn that it lost its partitions");
+        match sleeper.poll(STEP, 10).unwrap() {
+            Polled::Lost(lost) => {
+                assert_eq!(lost, std::slice::from_ref(&partition));
+                break;
+            }
+            Polled::Idle => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    // Even after it joined again, what it captured before is refused.
+    heir.close().unwrap();
+    assigned(&mut *sleeper, 1);
+    let mut producer = world.producer("p");
+    producer.begin().unwrap();
+    refused(producer.commit(&offset_at(&partition, NextOffset(1), ""), Some((&settings.group, &stale))));
+    let mut producer = world.producer("p");
+    producer.begin().unwrap();
+    producer.commit(&offset_at(&partition, NextOffset(2), ""), Some((&settings.group, &sleeper.group_metadata()))).unwrap();
+    assert_eq!(world.committed("g", &partition).unwrap().next, NextOffset(2));
+    sleeper.close().unwrap();
+}
+
+/// A killed process: its member is not closed, its partitions come to its heir when the session is over.
+#[test]
+fn kafka_dropped_member_stays_until_its_session_ends() {
+    let short = [("session.timeout.ms", "2000"), ("heartbeat.interval.ms", "300")];
+    let Some(world) = World::kafka(&short) else { return };
+    let topic = world.topic("t", 2);
+    let mut killed = world.member("g", &topic);
+    assigned(&mut *killed, 2);
+    let started = Instant::now();
+    drop(killed);
+    assert!(started.elapsed() < Duration::from_secs(1), "a drop does not wait for the group");
+    let mut heir = world.member("g", &topic);
+    assigned(&mut *heir, 2);
+    assert!(started.elapsed() > Duration::from_secs(1), "the group waited for the session");
+    heir.close().unwrap();
+}
+
+/// The broker goes away for longer than a transaction may take, and comes back: the same consumer and log go on.
+#[test]
+fn kafka_outage_is_idle_and_away_and_passes() {
+    let Some(broker) = support::kafka_of_my_own() else { return };
+    let settings = KafkaSettings { brokers: broker.brokers.clone(), properties: BTreeMap::new() };
+    let world = World::new(Box::new(KafkaLog::connect(settings).unwrap()), None);
+    let (topic, out) = (world.topic("in", 1), world.topic("out", 1));
+    world.write(&topic, 0, &["a"]);
+    let mut worker = Worker::new(&world, "worker", &topic, &out);
+    worker.run_until(|worker| worker.copied == 1);
+    let short = ProducerSettings { transactional_id: Some(world.named("short")), transaction_timeout: Duration::from_secs(2) };
+    let mut producer = world.log.producer(&short).unwrap();
+    producer.begin().unwrap();
+    broker.stop_broker();
+    producer.send(&out, &records(0, &["lost"])).unwrap();
+    assert_eq!(producer.commit(&CommittedOffsets::new(), None).unwrap_err().kind, Kind::Abort);
+    for _ in 0..5 {
+        assert!(matches!(worker.consumer.poll(STEP, 10).unwrap(), Polled::Idle));
+    }
+    let error = world.log.committed(&world.named("g"), &[topic.partition(0)]).unwrap_err();
+    assert_eq!(error.kind, Kind::Away, "{error:?}");
+    assert_eq!(world.log.topic(&topic).unwrap_err().kind, Kind::Away);
+    broker.start_broker();
+    let mut producer = world.log.producer(&short).unwrap();
+    producer.begin().unwrap();
+    producer.send(&out, &records(0, &["kept"])).unwrap();
+    producer.commit(&CommittedOffsets::new(), None).unwrap();
+    world.write(&topic, 0, &["b"]);
+    worker.run_until(|worker| worker.copied == 2);
+    let mut values = world.values(&out, 1);
+    values.sort();
+    assert_eq!(values, ["a", "b", "kept"]);
 }

@@ -156,8 +156,9 @@ fn keep(container: Container<GenericImage>) -> Result<String, String> {
 fn remove_with_this_process(containers: &[&str]) {
     let watch = "while kill -0 \"$1\" 2>/dev/null; do sleep 1; done; shift; docker rm -f \"$@\"";
     let pid = std::process::id().to_string();
-    let started = Command::new("sh").args(["-c", watch, "watchdog", &pid]).args(containers).spawn();
-    started.expect("a shell to remove the containers at the end");
+    let watchdog = Command::new("sh").args(["-c", watch, "watchdog", &pid]).args(containers).spawn();
+    // It outlives this process.
+    std::mem::forget(watchdog.expect("a shell to remove the containers at the end"));
 }
 
 fn start_local() -> Result<Broker, String> {

@@ -17,6 +17,8 @@ mod partition;
 mod producer;
 mod reader;
 mod state;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;

@@ -1,6 +1,6 @@
 //! What the cluster knows, and changes of it: queries through librdkafka's own client, changes through the crate's admin client.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::{CString, c_char};
 use std::future::Future;
 use std::pin::pin;
@@ -63,7 +63,7 @@ pub(super) fn describe(client: &Client, topics: &[Topic]) -> Result<Vec<Describe
             match Code::from(rk::rd_kafka_error_code(rk::rd_kafka_TopicDescription_error(topic))) {
                 Code::NoError | Code::LeaderNotAvailable => found.push(read_description(topic, &name)),
                 Code::UnknownTopicOrPartition | Code::UnknownTopic => {}
-                code => return Err(Failure::of(code, code.to_string()).error(format!("topic \"{name}\""))),
+                code => return Err(Failure::coded(code).error(format!("topic \"{name}\""))),
             }
         }
     }
@@ -90,11 +90,11 @@ unsafe fn read_description(topic: *const rk::rd_kafka_TopicDescription_t, name: 
 }
 
 /// The names of all topics.
-pub(super) fn names(client: &Client) -> Result<Vec<Topic>> {
+pub(super) fn names(client: &Client, timeout: Duration) -> Result<Vec<Topic>> {
     let mut metadata = std::ptr::null();
     // SAFETY: on success the metadata is ours until destroyed.
     unsafe {
-        let code = rk::rd_kafka_metadata(client.rk, 1, std::ptr::null_mut(), &mut metadata, millis(QUERY_TIMEOUT));
+        let code = rk::rd_kafka_metadata(client.rk, 1, std::ptr::null_mut(), &mut metadata, millis(timeout));
         Failure::check_code(code).map_err(|failure| explained(client, failure.error("list topics")))?;
         let count = usize::try_from((*metadata).topic_cnt).unwrap_or(0);
         let names = (0..count).map(|index| Topic::new(owned((*(*metadata).topics.add(index)).topic))).collect();
@@ -158,7 +158,7 @@ fn list_offsets_once(
             rk::rd_kafka_ListOffsets(client.rk, list.0, options, queue.0);
         }
     })
-    .map_err(|failure| explained(client, failure.error("list offsets")))?;
+    .map_err(|failure| unlisted(client, partitions, &failure))?;
     let mut offsets = BTreeMap::new();
     // SAFETY: the result belongs to the event, which lives until the end of this function.
     unsafe {
@@ -170,7 +170,7 @@ fn list_offsets_once(
             for entry in entries(&one) {
                 let partition = entry.partition();
                 if entry.code != Code::NoError {
-                    return Err(Failure::of(entry.code, entry.code.to_string()).error(partition));
+                    return Err(Failure::coded(entry.code).error(partition));
                 }
                 offsets.insert(partition, (entry.offset >= 0).then_some(NextOffset(entry.offset)));
             }
@@ -179,6 +179,22 @@ fn list_offsets_once(
     match partitions.iter().find(|partition| !offsets.contains_key(*partition)) {
         Some(partition) => Err(Error::away(format!("{partition}: no answer to list offsets"))),
         None => Ok(offsets),
+    }
+}
+
+/// No partition has a leader: either a topic is missing, or the cluster is in trouble.
+fn unlisted(client: &Client, partitions: &[TopicPartition], failure: &Failure) -> Error {
+    if failure.code != Code::NoEnt {
+        return explained(client, failure.error("list offsets"));
+    }
+    let topics: BTreeSet<Topic> = partitions.iter().map(|partition| partition.topic.clone()).collect();
+    let topics: Vec<Topic> = topics.into_iter().collect();
+    match describe(client, &topics) {
+        Err(error) => error,
+        Ok(found) => match topics.iter().find(|topic| found.iter().all(|described| described.topic != **topic)) {
+            Some(missing) => Error::config(format!("topic \"{missing}\" does not exist")),
+            None => failure.error_of(Kind::Away, "list offsets"),
+        },
     }
 }
 
@@ -262,7 +278,7 @@ impl Admin {
             match result {
                 Ok(_) => {}
                 Err((name, Code::TopicAlreadyExists)) => existing.push(Topic::from(name)),
-                Err((name, code)) => return Err(Failure::of(code, code.to_string()).error(format!("create topic \"{name}\""))),
+                Err((name, code)) => return Err(Failure::coded(code).error(format!("create topic \"{name}\""))),
             }
         }
         Ok(existing)
@@ -274,7 +290,7 @@ impl Admin {
         for result in results {
             match result {
                 Ok(_) | Err((_, Code::UnknownTopicOrPartition)) => {}
-                Err((name, code)) => return Err(Failure::of(code, code.to_string()).error(format!("delete topic \"{name}\""))),
+                Err((name, code)) => return Err(Failure::coded(code).error(format!("delete topic \"{name}\""))),
             }
         }
         Ok(())
@@ -291,7 +307,7 @@ impl Admin {
         for element in result.elements() {
             if let Err(KafkaError::OffsetFetch(code)) = element.error() {
                 let partition = Topic::new(element.topic()).partition(element.partition());
-                return Err(Failure::of(code, code.to_string()).error(format!("delete records of {partition}")));
+                return Err(Failure::coded(code).error(format!("delete records of {partition}")));
             }
         }
         Ok(())
@@ -305,7 +321,7 @@ impl Admin {
                 Err((_, Code::NonEmptyGroup)) => {
                     return Err(Error::config(format!("group \"{group}\" has members")).hint("stop its members first"));
                 }
-                Err((_, code)) => return Err(Failure::of(code, code.to_string()).error(format!("delete group \"{group}\""))),
+                Err((_, code)) => return Err(Failure::coded(code).error(format!("delete group \"{group}\""))),
             }
         }
         Ok(())
@@ -321,8 +337,7 @@ impl Admin {
             block_on(self.0.describe_configs(&resources, &options())).map_err(|error| failed("describe topics", &error))?;
         let mut compacted = Vec::new();
         for (topic, result) in topics.iter().zip(results) {
-            let config = result
-                .map_err(|code| Failure::of(code, code.to_string()).error(format!("configuration of topic \"{topic}\"")))?;
+            let config = result.map_err(|code| Failure::coded(code).error(format!("configuration of topic \"{topic}\"")))?;
             let policy = config.get("cleanup.policy").and_then(|entry| entry.value.clone()).unwrap_or_default();
             compacted.push(policy.split(',').any(|policy| policy.trim() == "compact"));
         }
@@ -336,7 +351,10 @@ fn options() -> AdminOptions {
 
 fn failed(what: &str, error: &KafkaError) -> Error {
     let code = error.rdkafka_error_code().unwrap_or(Code::Fail);
-    Failure::of(code, error.to_string()).error(what)
+    match code {
+        Code::Fail => Failure::of(code, error.to_string()).error(what),
+        code => Failure::coded(code).error(what),
+    }
 }
 
 /// Waits for a future on this thread, whatever runtime the caller may be in: the admin client has a thread of its own that wakes us.

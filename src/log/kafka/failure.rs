@@ -27,6 +27,13 @@ impl Failure {
         Failure { code, text, fatal: false, retriable: false, requires_abort: false }
     }
 
+    /// With librdkafka's own text of the code.
+    pub fn coded(code: Code) -> Failure {
+        let shown = code.to_string();
+        let text = shown.split_once(" (").map_or(shown.as_str(), |(_, text)| text.trim_end_matches(')'));
+        Failure::of(code, text.to_owned())
+    }
+
     /// Takes over what a call returned; null is success.
     pub fn check(error: *mut rk::rd_kafka_error_t) -> Result<(), Failure> {
         if error.is_null() {
@@ -49,7 +56,7 @@ impl Failure {
     pub fn check_code(code: rk::rd_kafka_resp_err_t) -> Result<(), Failure> {
         match Code::from(code) {
             Code::NoError => Ok(()),
-            code => Err(Failure::of(code, code.to_string())),
+            code => Err(Failure::coded(code)),
         }
     }
 

@@ -34,6 +34,8 @@ pub use settings::KafkaSettings;
 
 /// Clients kept for `committed`, one per group.
 const GROUP_CLIENTS_MAX: usize = 8;
+/// How long the first answer of a cluster may take: a refusal comes in under five seconds.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 /// How long a new topic may take until all its partitions have leaders.
 const CREATION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -174,14 +176,15 @@ impl Log for KafkaLog {
         let client = &self.inner.client;
         // SAFETY: the client lives; the id is ours and freed after copying.
         let id = unsafe {
-            let id = rk::rd_kafka_clusterid(client.rk, millis(QUERY_TIMEOUT));
+            let id = rk::rd_kafka_clusterid(client.rk, millis(ANSWER_TIMEOUT));
             let copy = (!id.is_null()).then(|| owned(id));
             rk::rd_kafka_mem_free(client.rk, id.cast());
             copy
         };
         if id.is_none() {
             // Without an id, either the broker is too old to have one or nobody answered.
-            admin::names(client).map_err(|error| error.context(format!("kafka at {}", self.settings().brokers)))?;
+            admin::names(client, ANSWER_TIMEOUT / 8)
+                .map_err(|error| error.context(format!("kafka at {}", self.settings().brokers)))?;
         }
         Ok(id)
     }
@@ -191,7 +194,7 @@ impl Log for KafkaLog {
     }
 
     fn topics(&self, prefix: &str) -> Result<Vec<TopicInfo>> {
-        let mut names = admin::names(&self.inner.client)?;
+        let mut names = admin::names(&self.inner.client, QUERY_TIMEOUT)?;
         names.retain(|name| name.as_str().starts_with(prefix));
         names.sort();
         let mut infos = self.infos(self.describe(&names)?)?;
@@ -234,11 +237,13 @@ impl Log for KafkaLog {
         self.offsets(partitions, Place::End, isolation)
     }
 
+    /// A broker also finds control markers, whose timestamp is its clock's: then the answer is a marker's offset, behind which lies the
+    /// same first record.
     fn offsets_for_times(&self, partitions: &[TopicPartition], millis: i64) -> Result<OffsetVector> {
+        // The ends first: a record that becomes visible between the two questions must not lie below the answer.
+        let mut offsets = self.end_offsets(partitions, Isolation::Committed)?;
         let found = list_offsets(&self.inner.client, partitions, Place::Time(millis), Isolation::Committed)?;
-        let beyond: Vec<TopicPartition> = found.iter().filter(|(_, offset)| offset.is_none()).map(|(p, _)| p.clone()).collect();
-        let mut offsets: OffsetVector = found.into_iter().filter_map(|(partition, offset)| Some((partition, offset?))).collect();
-        offsets.extend(self.end_offsets(&beyond, Isolation::Committed)?);
+        offsets.extend(found.into_iter().filter_map(|(partition, offset)| Some((partition, offset?))));
         Ok(offsets)
     }
 
@@ -255,9 +260,7 @@ impl Log for KafkaLog {
         let mut committed = CommittedOffsets::new();
         for entry in list.iter() {
             if entry.code != Code::NoError {
-                return Err(
-                    Failure::of(entry.code, entry.code.to_string()).error(format!("group \"{group}\" {}", entry.partition()))
-                );
+                return Err(Failure::coded(entry.code).error(format!("group \"{group}\" {}", entry.partition())));
             }
             if entry.offset >= 0 {
                 let metadata = String::from_utf8_lossy(entry.metadata).into_owned();

@@ -166,7 +166,8 @@ impl Drop for Client {
 unsafe extern "C" fn on_log(rk: *const rk::rd_kafka_t, level: c_int, facility: *const c_char, line: *const c_char) {
     // SAFETY: both strings are NUL-terminated and live through the call.
     let (facility, line) = unsafe { (CStr::from_ptr(facility).to_string_lossy(), CStr::from_ptr(line).to_string_lossy()) };
-    if level <= 3 && !rk.is_null() {
+    // That all brokers are down is less than why one is.
+    if level <= 3 && !rk.is_null() && !line.ends_with("brokers are down") {
         // SAFETY: the opaque was set to a `Shared` that outlives the client.
         let shared = unsafe { rk::rd_kafka_opaque(rk).cast::<Shared>().as_ref() };
         if let Some(shared) = shared {
@@ -211,10 +212,16 @@ impl Queue {
         (!event.is_null()).then_some(Event(event))
     }
 
-    /// Runs the callbacks that wait in the queue.
+    /// Runs the callbacks that wait in the queue of a consumer that closes; messages that are still in it are dropped.
     pub fn serve(&self, timeout: Duration) {
-        // SAFETY: the queue lives.
-        unsafe { rk::rd_kafka_queue_poll_callback(self.0, millis(timeout)) };
+        let mut messages = [ptr::null_mut(); 64];
+        // SAFETY: the queue lives; the array has room for as many pointers as are asked for, and what comes is ours to free.
+        unsafe {
+            let taken = rk::rd_kafka_consume_batch_queue(self.0, millis(timeout), messages.as_mut_ptr(), messages.len());
+            for message in &messages[..usize::try_from(taken).unwrap_or(0)] {
+                rk::rd_kafka_message_destroy(*message);
+            }
+        }
     }
 }
 
