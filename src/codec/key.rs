@@ -182,11 +182,13 @@ impl Raw {
                 Ok(text) => builder.append_value(text),
                 Err(e) => return Err(format!("the key is not UTF-8 at byte {}", e.valid_up_to())),
             },
-            Raw::Number { builder, size } => builder.append_value(match (*size, <[u8; 8]>::try_from(key), <[u8; 4]>::try_from(key)) {
-                (8, Ok(bytes), _) => i64::from_be_bytes(bytes),
-                (4, _, Ok(bytes)) => i64::from(i32::from_be_bytes(bytes)),
-                _ => return Err(format!("the key has {} bytes, not {size}", key.len())),
-            }),
+            Raw::Number { builder, size } => {
+                builder.append_value(match (*size, <[u8; 8]>::try_from(key), <[u8; 4]>::try_from(key)) {
+                    (8, Ok(bytes), _) => i64::from_be_bytes(bytes),
+                    (4, _, Ok(bytes)) => i64::from(i32::from_be_bytes(bytes)),
+                    _ => return Err(format!("the key has {} bytes, not {size}", key.len())),
+                })
+            }
             Raw::Binary(builder) => builder.append_value(key),
         }
         Ok(())
@@ -241,7 +243,8 @@ impl KeyEncoder {
                 let numbers: Int64Array = array.as_any().downcast_ref::<Int64Array>().expect("was cast").clone();
                 let int = self.format == KeyFormat::Int;
                 Box::new(move |row, out| {
-                    let value = if numbers.is_null(row) { Err("does not fit 64 bits".to_string()) } else { Ok(numbers.value(row)) }?;
+                    let value =
+                        if numbers.is_null(row) { Err("does not fit 64 bits".to_string()) } else { Ok(numbers.value(row)) }?;
                     match i32::try_from(value) {
                         Ok(value) if int => out.extend_from_slice(&value.to_be_bytes()),
                         Err(_) if int => return Err(format!("{value} does not fit a key of four bytes")),

@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
-    TimestampMillisecondArray, UInt32Array,
+    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, RecordBatch, RecordBatchOptions, StringArray,
+    StringBuilder, TimestampMillisecondArray, UInt32Array,
 };
 use arrow::compute::take_record_batch;
 
 use crate::codec::avro::AvroDecoder;
-use crate::codec::{BadValue, Decoded};
 use crate::codec::key::KeyDecoder;
+use crate::codec::{BadValue, Decoded};
 use crate::contract::{AvroSchema, SchemaId};
 use crate::error::{BadClass, Error, Result};
 use crate::operator::ingest::Ingest;

@@ -163,7 +163,9 @@ fn restore_store(
             }
             if heard.elapsed() > Duration::from_secs(60) {
                 return Err(Error::away(format!("{partition}: nothing was read for 60 s at offset {at}, before the end {end}"))
-                    .hint("an open transaction of a killed process may hold it back until its timeout; the restore is tried again"));
+                    .hint(
+                        "an open transaction of a killed process may hold it back until its timeout; the restore is tried again",
+                    ));
             }
         }
     }

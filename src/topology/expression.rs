@@ -6,8 +6,8 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::execution_props::ExecutionProps;
-use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{Expr, Operator};
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
@@ -37,7 +37,11 @@ fn simplified(expr: &Expr, plan: &DFSchema) -> Result<Expr> {
     Ok(rewritten.data()?)
 }
 
-fn place(expr: Arc<dyn PhysicalExpr>, node: &Schema, columns: &[Option<usize>]) -> datafusion_common::Result<Transformed<Arc<dyn PhysicalExpr>>> {
+fn place(
+    expr: Arc<dyn PhysicalExpr>,
+    node: &Schema,
+    columns: &[Option<usize>],
+) -> datafusion_common::Result<Transformed<Arc<dyn PhysicalExpr>>> {
     if let Some(column) = expr.downcast_ref::<Column>() {
         let Some(Some(at)) = columns.get(column.index()) else {
             return Err(Fault::new(format!("column \"{}\" was pruned though it is used", column.name())).into());
@@ -48,7 +52,8 @@ fn place(expr: Arc<dyn PhysicalExpr>, node: &Schema, columns: &[Option<usize>]) 
         && matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply)
     {
         // An overflow is an error on its row, never a wrapped number.
-        let checked = BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right())).with_fail_on_overflow(true);
+        let checked =
+            BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right())).with_fail_on_overflow(true);
         return Ok(Transformed::yes(Arc::new(checked)));
     }
     if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {

@@ -65,7 +65,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     for path in &args.cases {
         for dir in case::find(path)? {
             // A case that can't be read or planned is one more that failed: the others are still run.
-            let of_case = verify(&dir, &chosen, &seeds, &context.options()).unwrap_or_else(|error| vec![Verdict::broken(&dir, &error)]);
+            let of_case =
+                verify(&dir, &chosen, &seeds, &context.options()).unwrap_or_else(|error| vec![Verdict::broken(&dir, &error)]);
             if args.output == crate::cli::Format::Text {
                 of_case.iter().for_each(report);
             }

@@ -38,8 +38,15 @@ pub enum Mode {
 }
 
 impl Mode {
-    pub const ALL: [Mode; 7] =
-        [Mode::Live, Mode::Backfill, Mode::CrashAfterCommit, Mode::CrashBeforeCommit, Mode::CommitFaults, Mode::Once, Mode::Resumed];
+    pub const ALL: [Mode; 7] = [
+        Mode::Live,
+        Mode::Backfill,
+        Mode::CrashAfterCommit,
+        Mode::CrashBeforeCommit,
+        Mode::CommitFaults,
+        Mode::Once,
+        Mode::Resumed,
+    ];
 
     /// What DESIGN promises and this release does not run: listed, never counted as passed.
     pub const MISSING: [&str; 2] = ["cutover at an offset in the middle", "other numbers of workers"];
@@ -71,7 +78,8 @@ pub fn decisions(case: &Case) -> Result<Vec<Decision>> {
     settle(&mut worker)?;
     let mut decisions: Vec<Decision> = Vec::new();
     let mut idle = std::collections::BTreeSet::new();
-    let partitions: Vec<_> = case.topology.sources.iter().flat_map(|s| crate::log::partitions_of(&s.topic, case.partitions)).collect();
+    let partitions: Vec<_> =
+        case.topology.sources.iter().flat_map(|s| crate::log::partitions_of(&s.topic, case.partitions)).collect();
     let mut next: std::collections::BTreeMap<_, i64> = Default::default();
     for input in &case.inputs {
         let (topic, partition) = input.place();
@@ -258,7 +266,13 @@ fn live_run(world: &World, case: &Case, decisions: &[Decision], records: u64) ->
 
 /// Commits by count, so that a seed reproduces a run.
 fn cadence(records: u64) -> Cadence {
-    Cadence { interval_ms: 60_000, backlog_interval_ms: 60_000, backlog_records: u64::MAX, max_records: records, max_bytes: usize::MAX }
+    Cadence {
+        interval_ms: 60_000,
+        backlog_interval_ms: 60_000,
+        backlog_records: u64::MAX,
+        max_records: records,
+        max_bytes: usize::MAX,
+    }
 }
 
 fn open(world: &World, run: Run) -> Result<Worker> {

@@ -82,7 +82,9 @@ impl World {
         let mut table: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
         for chunk in self.log.read(topic, Isolation::Committed)? {
             for row in 0..chunk.len() {
-                let value = self.row(sink, &chunk, row).map_err(|e| e.context(format!("{} offset {}", chunk.partition, chunk.offsets[row])))?;
+                let value = self
+                    .row(sink, &chunk, row)
+                    .map_err(|e| e.context(format!("{} offset {}", chunk.partition, chunk.offsets[row])))?;
                 match (sink.key.is_some(), value) {
                     (false, value) => rows.extend(value),
                     (true, Some(value)) => drop(table.insert(chunk.keys.get(row).unwrap_or_default().to_vec(), value)),
@@ -108,7 +110,9 @@ impl World {
                         columns.into_iter().for_each(|(name, value)| drop(fields.entry(name).or_insert(value)));
                     }
                 }
-                KeyFormat::String => drop(fields.entry(name(0)).or_insert(Value::String(String::from_utf8_lossy(bytes).into_owned()))),
+                KeyFormat::String => {
+                    drop(fields.entry(name(0)).or_insert(Value::String(String::from_utf8_lossy(bytes).into_owned())))
+                }
                 KeyFormat::Long | KeyFormat::Int => {
                     let number = bytes.iter().fold(if bytes[0] > 127 { -1i64 } else { 0 }, |n, byte| (n << 8) | i64::from(*byte));
                     fields.entry(name(0)).or_insert(number.into());
@@ -143,7 +147,10 @@ impl World {
                 let number = |name: &str| header(name).and_then(|text| text.parse::<i64>().ok());
                 let place = header(letters::TOPIC).zip(number(letters::PARTITION)).zip(number(letters::OFFSET));
                 let Some(((topic, partition), offset)) = place else {
-                    return Err(Error::corrupt(format!("{} offset {}: a letter without coordinates", chunk.partition, chunk.offsets[row])));
+                    return Err(Error::corrupt(format!(
+                        "{} offset {}: a letter without coordinates",
+                        chunk.partition, chunk.offsets[row]
+                    )));
                 };
                 found.insert(Letter { topic, partition: partition as i32, offset, class: header(letters::CLASS) });
             }

@@ -6,8 +6,8 @@
 use std::collections::HashMap;
 
 use arrow::array::{
-    Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Decimal256Array, FixedSizeBinaryArray, Float32Array, Float64Array,
-    IntervalMonthDayNanoArray, ListArray, MapArray, RecordBatch, StringArray, StructArray,
+    Array, ArrayRef, BinaryArray, BooleanArray, Decimal128Array, Decimal256Array, FixedSizeBinaryArray, Float32Array,
+    Float64Array, IntervalMonthDayNanoArray, ListArray, MapArray, RecordBatch, StringArray, StructArray,
 };
 use arrow::buffer::NullBuffer;
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options};
@@ -57,16 +57,26 @@ enum Op {
     Text,
     Fixed,
     UuidFixed,
-    Decimal { size: Option<usize>, precision: u8 },
+    Decimal {
+        size: Option<usize>,
+        precision: u8,
+    },
     Duration,
     Enum(HashMap<String, i64>),
     Array(Box<Op>),
     Map(Box<Op>),
     Record(Vec<(String, Op)>),
     /// A union of null and one type: the branch of null, the other's, and how the other is written.
-    Nullable { null: i64, value: i64, op: Box<Op> },
+    Nullable {
+        null: i64,
+        value: i64,
+        op: Box<Op>,
+    },
     /// Any other union, from a struct of its types: the branch of null, and each member's branch.
-    Union { null: Option<i64>, members: Vec<(i64, Op)> },
+    Union {
+        null: Option<i64>,
+        members: Vec<(i64, Op)>,
+    },
 }
 
 impl AvroEncoder {
@@ -148,7 +158,9 @@ impl AvroEncoder {
 
 /// Casts that keep the value or fail on it. Arrow would also turn numbers into text and instants into dates.
 fn becomes(given: &DataType, of: &DataType) -> bool {
-    use DataType::{Binary, BinaryView, Date32, Decimal128, Decimal256, Float16, Float32, Float64, LargeBinary, LargeUtf8, Utf8, Utf8View};
+    use DataType::{
+        Binary, BinaryView, Date32, Decimal128, Decimal256, Float16, Float32, Float64, LargeBinary, LargeUtf8, Utf8, Utf8View,
+    };
     match (given, of) {
         (DataType::Null, _) => true,
         (DataType::Dictionary(_, values), _) => **values == *of || becomes(values, of),
