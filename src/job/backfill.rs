@@ -214,6 +214,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         delivery: settings.delivery,
         decisions: Vec::new(),
         instance: instance.to_string(),
+        static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,
         max_poll_records: settings.max_poll_records,
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),

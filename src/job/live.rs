@@ -93,6 +93,7 @@ pub fn prepare_as(
         delivery: settings.delivery,
         decisions: Vec::new(),
         instance: instance.to_string(),
+        static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,
         max_poll_records: settings.max_poll_records,
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),

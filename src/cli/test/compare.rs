@@ -73,7 +73,9 @@ fn row_is(sink: &Sink, expected: &Value, found: &Value) -> bool {
         let key = fields.get("key").filter(|key| key.is_object());
         let mut flat = fields["value"].clone();
         if let (Value::Object(flat), Some(Value::Object(key))) = (&mut flat, key) {
-            key.iter().for_each(|(name, value)| drop(flat.entry(name).or_insert(value.clone())));
+            key.iter().for_each(|(name, value)| {
+                flat.entry(name).or_insert(value.clone());
+            });
         }
         return row_is(sink, &flat, found);
     }
