@@ -43,7 +43,7 @@ impl Context {
             password: some(registry.password.expose()),
             token: some(registry.token.expose()),
             timeout: registry.timeout,
-            ..RegistrySettings::default()
+            headers: Vec::new(),
         };
         Ok(Arc::new(HttpRegistry::new(settings)?))
     }

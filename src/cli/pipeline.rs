@@ -90,5 +90,5 @@ pub fn compile_offline(context: &Context, path: &Path, contracts: Option<&Path>)
 
 fn plan(context: &Context, path: &Path, file: &SqlFile, contracts: &dyn Contracts) -> Result<Topology> {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    topology::compile(file, contracts, &Options { default_name: stem, ..context.options() })
+    topology::compile(file, contracts, &Options { default_name: Some(stem), ..context.options() })
 }
