@@ -273,17 +273,11 @@ pub struct Origins {
 }
 
 /// Settings, checked; secrets are resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Settings {
     pub typed: Typed,
     /// The file they came from.
     pub file: Option<PathBuf>,
-}
-
-impl Default for Settings {
-    fn default() -> Settings {
-        Settings { typed: Typed::default(), file: None }
-    }
 }
 
 impl Settings {

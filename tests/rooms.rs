@@ -5,8 +5,22 @@ use std::path::{Path, PathBuf};
 
 /// DESIGN section 10, from the ground floor up.
 const ROOMS: [&str; 16] = [
-    "error", "metric", "record", "watermark", "contract", "codec", "store", "operator", "topology", "log", "task", "job", "catalog", "serve",
-    "config", "cli",
+    "error",
+    "metric",
+    "record",
+    "watermark",
+    "contract",
+    "codec",
+    "store",
+    "operator",
+    "topology",
+    "log",
+    "task",
+    "job",
+    "catalog",
+    "serve",
+    "config",
+    "cli",
 ];
 
 #[test]

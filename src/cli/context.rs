@@ -55,7 +55,11 @@ impl Context {
 
     /// How SQL is planned: with the program's own functions.
     pub fn options(&self) -> Options {
-        Options { scalars: self.functions.scalars.clone(), aggregates: self.functions.aggregates.clone(), ..Options::default() }
+        Options {
+            udfs: self.functions.scalars.iter().map(|f| f.as_ref().clone()).collect(),
+            udafs: self.functions.aggregates.iter().map(|f| f.as_ref().clone()).collect(),
+            ..Options::default()
+        }
     }
 
     pub fn name_prefix(&self) -> &str {

@@ -275,4 +275,3 @@ impl Bar {
         eprintln!("   100 %  {len} {} in {seconds:.1} s, {:.0} a second", self.what, len as f64 / seconds);
     }
 }
-

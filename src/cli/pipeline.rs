@@ -63,9 +63,9 @@ pub fn compile(context: &Context, path: &Path, registry: &dyn Registry) -> Resul
     let mut wanted = known.clone().unwrap_or_default();
     let mut added = Vec::new();
     for (subject, locked) in resolved.subjects {
-        if !wanted.subjects.contains_key(&subject) {
-            added.push(subject.clone());
-            wanted.subjects.insert(subject, locked);
+        if let std::collections::btree_map::Entry::Vacant(place) = wanted.subjects.entry(subject) {
+            added.push(place.key().clone());
+            place.insert(locked);
         }
     }
     Ok(Compiled { topology, lock: PinnedLock { path: lock_path, known, added, wanted } })

@@ -69,7 +69,7 @@ impl Display {
     }
 
     fn line(&self, done: u64, text: &str) -> String {
-        let percent = if self.total == 0 { 100 } else { done * 100 / self.total };
+        let percent = (done * 100).checked_div(self.total).unwrap_or(100);
         format!("{percent} %  {}/{} offsets  {text}", HumanCount(done), HumanCount(self.total))
     }
 

@@ -74,7 +74,13 @@ fn table(rows: &[Row]) -> String {
         let padded: Vec<String> = row
             .iter()
             .enumerate()
-            .map(|(at, cell)| if number(at) { format!("{cell:>1$}", widths[at]) } else { format!("{cell:<1$}", widths[at]) })
+            .map(|(at, cell)| {
+                if number(at) {
+                    format!("{cell:>0$}", widths[at], cell = cell)
+                } else {
+                    format!("{cell:<0$}", widths[at], cell = cell)
+                }
+            })
             .collect();
         text.push_str(padded.join("  ").trim_end());
         text.push('\n');

@@ -43,9 +43,4 @@ impl Stop {
     pub fn requested(&self) -> bool {
         self.0.load(Ordering::SeqCst)
     }
-
-    /// Asks for a stop from inside.
-    pub fn request(&self) {
-        self.0.store(true, Ordering::SeqCst);
-    }
 }

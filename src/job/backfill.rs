@@ -84,8 +84,12 @@ fn resumed(topology: &Topology, control: &Control, record: &JobRecord, fingerpri
     if generation.is_none_or(|generation| generation.fingerprint != fingerprint) {
         let old: Vec<_> = generation.map(|g| g.statements.iter().map(Into::into).collect()).unwrap_or_default();
         let diff = topology::statement_diff(&old, &topology.statements);
-        return Err(Error::config(format!("job \"{}\" was started from another version of the pipeline:\n  {}", record.job, diff.join("\n  ")))
-            .hint("resume it with the SQL it was started from, or give the new version another job name"));
+        return Err(Error::config(format!(
+            "job \"{}\" was started from another version of the pipeline:\n  {}",
+            record.job,
+            diff.join("\n  ")
+        ))
+        .hint("resume it with the SQL it was started from, or give the new version another job name"));
     }
     let (from, to) = (control::parse_vector(&record.from)?, control::parse_vector(&record.to)?);
     Ok(Planned {
@@ -210,6 +214,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         delivery: settings.delivery,
         decisions: Vec::new(),
         instance: instance.to_string(),
+        static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,
         max_poll_records: settings.max_poll_records,
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
@@ -225,7 +230,8 @@ fn emit_from(site: &Site, from: &OffsetVector) -> Result<Option<Timestamp>> {
     let partitions: Vec<TopicPartition> = from.keys().cloned().collect();
     let starts = site.log.start_offsets(&partitions)?;
     let ends = site.log.end_offsets(&partitions, Isolation::Committed)?;
-    let mid: OffsetVector = from.iter().filter(|(p, at)| **at > starts[*p] && **at < ends[*p]).map(|(p, at)| (p.clone(), *at)).collect();
+    let mid: OffsetVector =
+        from.iter().filter(|(p, at)| **at > starts[*p] && **at < ends[*p]).map(|(p, at)| (p.clone(), *at)).collect();
     let mut bound = None;
     for (partition, at) in mid {
         let mut reader = site.log.reader(crate::log::Isolation::Committed, &OffsetVector::from([(partition.clone(), at)]))?;

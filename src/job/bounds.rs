@@ -58,7 +58,9 @@ impl FromStr for Bound {
                     .hint("give earliest, latest, now, a time such as 2026-01-01T00:00:00Z, or offsets such as orders:0=120,orders:1=95")
             })?;
             if offsets.insert(partition.clone(), offset).is_some() {
-                return Err(Error::config(format!("bound \"{text}\" names {partition} twice")).hint("give one offset per partition"));
+                return Err(
+                    Error::config(format!("bound \"{text}\" names {partition} twice")).hint("give one offset per partition")
+                );
             }
         }
         Ok(Bound::Offsets(offsets))
@@ -111,12 +113,17 @@ fn check(
     let mut offsets = OffsetVector::new();
     for partition in partitions {
         let Some(offset) = given.get(partition).copied() else {
-            return Err(Error::config(format!("{option} gives no offset for {partition}"))
-                .hint(format!("add {}:{}=OFFSET; its log holds {} to {}", partition.topic, partition.partition, starts[partition], ends[partition])));
+            return Err(Error::config(format!("{option} gives no offset for {partition}")).hint(format!(
+                "add {}:{}=OFFSET; its log holds {} to {}",
+                partition.topic, partition.partition, starts[partition], ends[partition]
+            )));
         };
         if offset < starts[partition] {
-            return Err(Error::config(format!("{partition}: {option} offset {offset} is below the log start {}", starts[partition]))
-                .hint(format!("start at {} or later; what lies below was deleted by retention", starts[partition])));
+            return Err(Error::config(format!(
+                "{partition}: {option} offset {offset} is below the log start {}",
+                starts[partition]
+            ))
+            .hint(format!("start at {} or later; what lies below was deleted by retention", starts[partition])));
         }
         if offset > ends[partition] {
             return Err(Error::config(format!("{partition}: {option} offset {offset} is above the end {}", ends[partition]))

@@ -159,8 +159,9 @@ impl Control {
 }
 
 fn decode<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T> {
-    serde_json::from_slice(value)
-        .map_err(|e| Error::corrupt(format!("the control record can't be read: {e}")).hint("a later version of tidemill may have written it"))
+    serde_json::from_slice(value).map_err(|e| {
+        Error::corrupt(format!("the control record can't be read: {e}")).hint("a later version of tidemill may have written it")
+    })
 }
 
 /// Changes to the control topic that happen together.
@@ -209,7 +210,14 @@ pub fn new_generation(generation: u32, fingerprint: &str, statements: &[Statemen
     }
 }
 
-pub fn new_job(job: &str, generation: u32, from: &OffsetVector, to: &OffsetVector, outputs: BTreeMap<String, String>, finish: bool) -> JobRecord {
+pub fn new_job(
+    job: &str,
+    generation: u32,
+    from: &OffsetVector,
+    to: &OffsetVector,
+    outputs: BTreeMap<String, String>,
+    finish: bool,
+) -> JobRecord {
     JobRecord {
         format: FORMAT,
         job: job.to_string(),

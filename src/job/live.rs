@@ -30,10 +30,18 @@ pub fn prepare(site: &Site, topology: &Topology, from: Option<&Bound>, until_cau
 }
 
 /// The same with the random part of transactional ids that the state directory holds.
-pub fn prepare_as(site: &Site, topology: &Topology, from: Option<&Bound>, until_caught_up: bool, instance: &str) -> Result<Prepared> {
+pub fn prepare_as(
+    site: &Site,
+    topology: &Topology,
+    from: Option<&Bound>,
+    until_caught_up: bool,
+    instance: &str,
+) -> Result<Prepared> {
     if !topology.named {
-        return Err(Error::config(format!("pipeline \"{}\" has no name of its own", topology.pipeline))
-            .hint(format!("add SET 'pipeline.name' = '{}'; to the file: groups and internal topics carry it", topology.pipeline)));
+        return Err(Error::config(format!("pipeline \"{}\" has no name of its own", topology.pipeline)).hint(format!(
+            "add SET 'pipeline.name' = '{}'; to the file: groups and internal topics carry it",
+            topology.pipeline
+        )));
     }
     prepare::check_loops(topology)?;
     let names = Names::new(&site.settings.name_prefix, &topology.pipeline, 1)?;
@@ -85,6 +93,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, from: Option<&Bound>, until_
         delivery: settings.delivery,
         decisions: Vec::new(),
         instance: instance.to_string(),
+        static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,
         max_poll_records: settings.max_poll_records,
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
@@ -95,7 +104,12 @@ pub fn prepare_as(site: &Site, topology: &Topology, from: Option<&Bound>, until_
 }
 
 /// `run` with another fingerprint than the live one is refused, statement by statement.
-fn check_generation(topology: &Topology, live: &control::GenerationRecord, fingerprint: &str, from: Option<&Bound>) -> Result<()> {
+fn check_generation(
+    topology: &Topology,
+    live: &control::GenerationRecord,
+    fingerprint: &str,
+    from: Option<&Bound>,
+) -> Result<()> {
     let name = &topology.pipeline;
     if live.fingerprint != fingerprint {
         let old: Vec<Statement> = live.statements.iter().map(Statement::from).collect();
@@ -112,8 +126,11 @@ fn check_generation(topology: &Topology, live: &control::GenerationRecord, finge
         )));
     }
     if from.is_some() {
-        return Err(Error::config(format!("--from is given, but pipeline \"{name}\" has generation {} with positions of its own", live.generation))
-            .hint("leave --from out to go on, or start over with \"tidemill reset\""));
+        return Err(Error::config(format!(
+            "--from is given, but pipeline \"{name}\" has generation {} with positions of its own",
+            live.generation
+        ))
+        .hint("leave --from out to go on, or start over with \"tidemill reset\""));
     }
     Ok(())
 }

@@ -36,8 +36,9 @@ pub fn sources(site: &Site, topology: &Topology) -> Result<Vec<i32>> {
     let stateful = topology.nodes.iter().any(|node| node.operation.stateful());
     if stateful && counts.windows(2).any(|pair| pair[0] != pair[1]) {
         let show: Vec<String> = topology.sources.iter().zip(&counts).map(|(s, n)| format!("\"{}\" has {n}", s.topic)).collect();
-        return Err(Error::config(format!("sources of an aggregate have unequal partition counts: {}", show.join(", ")))
-            .hint("this needs a repartition, which this release does not run: give the topics as many partitions as one another"));
+        return Err(Error::config(format!("sources of an aggregate have unequal partition counts: {}", show.join(", "))).hint(
+            "this needs a repartition, which this release does not run: give the topics as many partitions as one another",
+        ));
     }
     Ok(counts)
 }
@@ -52,14 +53,19 @@ pub fn partitions(topology: &Topology, counts: &[i32]) -> Vec<TopicPartition> {
 }
 
 /// The topics that a run writes, with what they would be created with.
-pub fn sink_topics(site: &Site, topology: &Topology, tasks: i32, topic_of: &dyn Fn(&Sink) -> Result<Topic>) -> Result<Vec<NewTopic>> {
+pub fn sink_topics(
+    site: &Site,
+    topology: &Topology,
+    tasks: i32,
+    topic_of: &dyn Fn(&Sink) -> Result<Topic>,
+) -> Result<Vec<NewTopic>> {
     let create = |sink: &Sink| {
         let policy = if sink.key.is_some() { "compact" } else { "delete" };
         Ok(NewTopic {
             topic: topic_of(sink)?,
             partitions: sink.partitions.unwrap_or(tasks),
             replication: site.settings.replication,
-            config: BTreeMap::from([("cleanup.policy".to_string(), policy.to_string())]),
+            config: BTreeMap::from([("cleanup.policy".to_string(), policy.to_string()), any_time()]),
         })
     };
     topology.sinks.iter().map(create).collect()
@@ -71,6 +77,7 @@ pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, tasks: i
         ("cleanup.policy".to_string(), "delete".to_string()),
         ("retention.ms".to_string(), "-1".to_string()),
         ("retention.bytes".to_string(), "-1".to_string()),
+        any_time(),
     ]);
     let replication = site.settings.replication;
     let new = |topic: Topic| NewTopic { topic, partitions: tasks, replication, config: forever.clone() };
@@ -79,6 +86,11 @@ pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, tasks: i
         topics.push(new(names.changelog(&node.id)?));
     }
     Ok(topics)
+}
+
+/// Output records carry event time, which may be ahead of the broker's clock by more than the hour that it allows by default (KIP-937).
+fn any_time() -> (String, String) {
+    ("message.timestamp.after.max.ms".to_string(), i64::MAX.to_string())
 }
 
 /// Looks at topics before anything is created: a missing one that may not be created is refused; sinks get their real counts.
@@ -93,8 +105,11 @@ pub fn check_topics(site: &Site, wanted: &mut [NewTopic], internal: bool) -> Res
             Some(info) => topic.partitions = info.partitions,
             None if may_create => {}
             None => {
-                return Err(Error::config(format!("topic \"{}\" does not exist, and topics.create forbids creating it", topic.topic))
-                    .hint("create it (\"tidemill topics PIPELINE.sql\" prints the commands), or set topics.create = \"all\""));
+                return Err(Error::config(format!(
+                    "topic \"{}\" does not exist, and topics.create forbids creating it",
+                    topic.topic
+                ))
+                .hint("create it (\"tidemill topics PIPELINE.sql\" prints the commands), or set topics.create = \"all\""));
             }
         }
     }
@@ -126,7 +141,12 @@ fn schemas(sink: &Sink) -> Vec<(&str, &AvroSchema)> {
 }
 
 /// Registers (or finds) the schemas and says where rows go. `subject_of` maps a live subject to the one used in this run.
-pub fn targets(site: &Site, topology: &Topology, topics: &[NewTopic], subject_of: &dyn Fn(&Sink, &str) -> String) -> Result<Vec<Target>> {
+pub fn targets(
+    site: &Site,
+    topology: &Topology,
+    topics: &[NewTopic],
+    subject_of: &dyn Fn(&Sink, &str) -> String,
+) -> Result<Vec<Target>> {
     let mut targets = Vec::new();
     for (sink, topic) in topology.sinks.iter().zip(topics) {
         let mut ids: Vec<SchemaId> = Vec::new();
@@ -146,7 +166,10 @@ pub fn targets(site: &Site, topology: &Topology, topics: &[NewTopic], subject_of
 
 fn register(site: &Site, sink: &Sink, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema> {
     if site.settings.schema_registration == SchemaRegistration::Register {
-        return site.registry.register(subject, schema).map_err(|e| e.context(format!("sink \"{}\" (line {})", sink.name, sink.line)));
+        return site
+            .registry
+            .register(subject, schema)
+            .map_err(|e| e.context(format!("sink \"{}\" (line {})", sink.name, sink.line)));
     }
     let versions = site.registry.versions(subject)?;
     versions.into_iter().rev().find(|known| known.schema.fingerprint == schema.fingerprint).ok_or_else(|| {
@@ -156,7 +179,14 @@ fn register(site: &Site, sink: &Sink, subject: &str, schema: &AvroSchema) -> Res
 }
 
 /// What all tasks share.
-pub fn plan(site: &Site, topology: &Topology, names: Names, source_partitions: Vec<i32>, targets: Vec<Target>, letters: i32) -> Plan {
+pub fn plan(
+    site: &Site,
+    topology: &Topology,
+    names: Names,
+    source_partitions: Vec<i32>,
+    targets: Vec<Target>,
+    letters: i32,
+) -> Plan {
     Plan {
         topology: std::sync::Arc::new(topology.clone()),
         names,

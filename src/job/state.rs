@@ -47,7 +47,10 @@ impl StateDir {
             };
         }
         let pid = std::process::id().to_string();
-        lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(pid.as_bytes())).map_err(|e| at("its lock can't be written", e))?;
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| lock.write_all(pid.as_bytes()))
+            .map_err(|e| at("its lock can't be written", e))?;
         let instance = instance(&path.join("instance")).map_err(|e| at("its instance id can't be kept", e))?;
         Ok(StateDir { path: path.to_path_buf(), instance, _lock: lock })
     }

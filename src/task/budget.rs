@@ -70,7 +70,7 @@ mod tests {
         let mut first = None;
         for start in (0..30_000).step_by(777) {
             let len = 777.min(30_000 - start);
-            let part = bad.iter().filter(|b| (start..start + len).contains(b)).map(|b| b - start);
+            let part = bad.iter().filter(|b| (start..start + len).contains(*b)).map(|b| b - start);
             first = first.or(parts.count(len, part).map(|place| place + start));
         }
         assert_eq!(at, first);

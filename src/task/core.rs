@@ -45,7 +45,13 @@ impl Cadence {
 
     /// Large transactions, by throughput (a bounded run).
     pub fn bulk() -> Cadence {
-        Cadence { interval_ms: 1_000, backlog_interval_ms: 2_000, backlog_records: 50_000, max_records: 1_000_000, max_bytes: 64 << 20 }
+        Cadence {
+            interval_ms: 1_000,
+            backlog_interval_ms: 2_000,
+            backlog_records: 50_000,
+            max_records: 1_000_000,
+            max_bytes: 64 << 20,
+        }
     }
 
     fn due(&self, open: &Open, now_ms: u64) -> bool {
@@ -71,7 +77,10 @@ pub enum Event {
     /// The task is restored and delivers.
     Restored(i32),
     /// Records went through the tasks; `bytes` is what waits to be sent in all.
-    Processed { records: u64, bytes: usize },
+    Processed {
+        records: u64,
+        bytes: usize,
+    },
     Tick,
     /// Every partition is at its end.
     Ended,
@@ -425,11 +434,9 @@ mod tests {
     fn lost_partitions_abort() {
         let mut core = running();
         core.on(Event::Processed { records: 10, bytes: 1 }, 10);
-        assert_eq!(core.on(Event::Lost(vec![partition(0), partition(1)]), 20), [
-            Action::Abort,
-            Action::Drop(0),
-            Action::Drop(1),
-            Action::GoBack
-        ]);
+        assert_eq!(
+            core.on(Event::Lost(vec![partition(0), partition(1)]), 20),
+            [Action::Abort, Action::Drop(0), Action::Drop(1), Action::GoBack]
+        );
     }
 }

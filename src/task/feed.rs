@@ -4,14 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, RecordBatch, RecordBatchOptions, StringArray, StringBuilder,
-    TimestampMillisecondArray, UInt32Array,
+    ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, RecordBatch, RecordBatchOptions, StringArray,
+    StringBuilder, TimestampMillisecondArray, UInt32Array,
 };
 use arrow::compute::take_record_batch;
 
 use crate::codec::avro::AvroDecoder;
-use crate::codec::{BadValue, Decoded};
 use crate::codec::key::KeyDecoder;
+use crate::codec::{BadValue, Decoded};
 use crate::contract::{AvroSchema, SchemaId};
 use crate::error::{BadClass, Error, Result};
 use crate::operator::ingest::Ingest;
@@ -225,7 +225,8 @@ fn metadata_column(metadata: Metadata, chunk: &Chunk, kept: &[u32]) -> ArrayRef 
             Arc::new(keys.finish())
         }
         Metadata::Headers => {
-            let mut headers = MapBuilder::new(None, StringBuilder::new(), BinaryBuilder::new());
+            let names = MapFieldNames { entry: "entries".into(), key: "key".into(), value: "value".into() };
+            let mut headers = MapBuilder::new(Some(names), StringBuilder::new(), BinaryBuilder::new());
             for row in kept {
                 for header in chunk.row_headers(at(row)) {
                     headers.keys().append_value(&header.name);

@@ -21,7 +21,7 @@ use crate::operator::filter::Filter;
 use crate::operator::ingest::OnViolation;
 use crate::operator::project::Project;
 use crate::operator::{Late, Operator, Output, Rejected};
-use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Timestamp, Topic, TopicPartition};
+use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Timestamp, Topic, TopicPartition};
 use crate::store::Store;
 use crate::store::changelog::{self, CommitRecord};
 use crate::task::feed::{Feed, FeedState};
@@ -58,11 +58,19 @@ impl Plan {
     /// Source partitions of a task, with their source's index.
     pub fn partitions(&self, task: i32) -> Vec<(usize, TopicPartition)> {
         let sources = self.topology.sources.iter().zip(&self.source_partitions).enumerate();
-        sources.filter(|(_, (_, count))| task < **count).map(|(index, (source, _))| (index, source.topic.partition(task))).collect()
+        sources
+            .filter(|(_, (_, count))| task < **count)
+            .map(|(index, (source, _))| (index, source.topic.partition(task)))
+            .collect()
     }
 
     pub fn stateful_nodes(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.topology.nodes.iter().enumerate().filter(|(_, node)| node.operation.stateful()).map(|(index, node)| (index, node.id.as_str()))
+        self.topology
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| node.operation.stateful())
+            .map(|(index, node)| (index, node.id.as_str()))
     }
 }
 
@@ -151,7 +159,11 @@ impl Task {
                 Operation::Source(source) => feeds.iter().filter(|feed| feed.source == *source).count(),
                 _ => node.inputs.len(),
             };
-            nodes.push(NodeState { operator: operator(&node.operation)?, edge: EdgeWatermark::new(senders), children: Vec::new() });
+            nodes.push(NodeState {
+                operator: operator(&node.operation)?,
+                edge: EdgeWatermark::new(senders),
+                children: Vec::new(),
+            });
         }
         let outlets = topology.sinks.iter().zip(&plan.targets).map(|(sink, target)| Outlet::new(sink, target.clone()));
         let outlets = outlets.collect::<Result<Vec<_>>>()?;
@@ -348,7 +360,10 @@ impl Task {
         let mut offsets = CommittedOffsets::new();
         for feed in &self.feeds {
             let state = feed.state();
-            offsets.insert(feed.partition.clone(), CommittedOffset { next: state.position, metadata: progress::to_metadata(&state) });
+            offsets.insert(
+                feed.partition.clone(),
+                CommittedOffset { next: state.position, metadata: progress::to_metadata(&state) },
+            );
         }
         offsets
     }
@@ -385,8 +400,8 @@ impl Task {
             let rows = delta.as_ref().map_or(0, |rows| rows.num_rows());
             let slice = store.slice(rows.max(16))?;
             wrapped &= slice.wrapped;
-            let mut messages = Outgoing::default();
-            changelog::encode(&record, self.number, delta.as_ref(), slice.rows.as_ref(), plan.changelog_message_bytes, &mut messages)?;
+            let (partition, bytes) = (Partition(self.number), plan.changelog_message_bytes);
+            let messages = changelog::encode(&record, delta.as_ref(), slice.rows.as_ref(), partition, 0, bytes)?;
             prepared.outgoing.push((plan.names.changelog(id)?, messages));
         }
         self.wrapped = wrapped;
@@ -442,7 +457,9 @@ impl Task {
         // A result's event time is its window's end - 1 ms.
         let first = from.0.saturating_add(window.size_micros).saturating_sub(1_000);
         let keep: BooleanArray = batch.event_times.values().iter().map(|time| Some(*time >= first)).collect();
-        batch.filter(&keep).map_err(|e| Error::corrupt(format!("rows of {} can't be filtered: {e}", self.plan.topology.nodes[node].id)))
+        batch
+            .filter(&keep)
+            .map_err(|e| Error::corrupt(format!("rows of {} can't be filtered: {e}", self.plan.topology.nodes[node].id)))
     }
 
     /// Carries the feeds' watermarks through the graph: a node's rows before its watermark. Returns how many rows operators emitted.
@@ -477,9 +494,13 @@ impl Task {
             let policy = self.policy(rejected);
             let place = letters::describe(rejected.class, &rejected.message, &chunk.partition, rejected.offset);
             if policy == OnViolation::Fail {
-                return Err(Error::failed(place).hint("the policy for this class is \"fail\": correct the record or change the policy"));
+                return Err(
+                    Error::failed(place).hint("the policy for this class is \"fail\": correct the record or change the policy")
+                );
             }
-            if policy == OnViolation::DeadLetter && let Some(row) = chunk.row_of(rejected.offset) {
+            if policy == OnViolation::DeadLetter
+                && let Some(row) = chunk.row_of(rejected.offset)
+            {
                 bad.push(row);
             }
         }

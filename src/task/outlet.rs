@@ -1,9 +1,9 @@
 //! The way out: rows of one sink to keys and values as bytes.
 
+use arrow::array::AsArray;
 use arrow::array::{Array, Int8Array, RecordBatch, UInt32Array};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit};
-use arrow::array::AsArray;
 
 use crate::codec::Encoded;
 use crate::codec::avro::AvroEncoder;
@@ -41,7 +41,10 @@ pub struct Outlet {
 impl Outlet {
     pub fn new(sink: &Sink, target: Target) -> Result<Outlet> {
         let project = |columns: &[usize]| {
-            sink.schema.project(columns).map(std::sync::Arc::new).map_err(|e| Error::config(format!("sink \"{}\": {e}", sink.name)))
+            sink.schema
+                .project(columns)
+                .map(std::sync::Arc::new)
+                .map_err(|e| Error::config(format!("sink \"{}\": {e}", sink.name)))
         };
         let value = AvroEncoder::new(&sink.value_schema, target.value_id, &project(&sink.value_columns)?)
             .map_err(|e| e.context(format!("sink \"{}\"", sink.name)))?;
@@ -111,11 +114,19 @@ impl Outlet {
                 }
             }
             Some((encoder, columns)) => {
-                let Encoded { values: keys, kept: key_rows, bad } = encoder.encode(&batch.rows.project(columns).map_err(arrow)?)?;
+                let Encoded { values: keys, kept: key_rows, bad } =
+                    encoder.encode(&batch.rows.project(columns).map_err(arrow)?)?;
                 refused.extend(bad.into_iter().map(|bad| (bad.row as usize, bad.class, bad.message)));
                 let all = key_rows.len() == rows;
                 for (row, value) in go {
-                    let key_at = if all { row } else { match key_rows.binary_search(&(row as u32)) { Ok(at) => at, Err(_) => continue } };
+                    let key_at = if all {
+                        row
+                    } else {
+                        match key_rows.binary_search(&(row as u32)) {
+                            Ok(at) => at,
+                            Err(_) => continue,
+                        }
+                    };
                     let (key, value) = (keys.get(key_at), value.and_then(|at| bytes.get(at)));
                     let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len);
                     if size > self.target.max_record_bytes {

@@ -45,8 +45,11 @@ pub fn from_committed(partition: &TopicPartition, committed: &CommittedOffset) -
         .hint("offsets and state belong together: start over with \"tidemill reset\", or recompute a range with \"tidemill backfill\"")
     })?;
     if metadata.v != FORMAT {
-        return Err(Error::config(format!("{partition}: committed offset has format {}, this version reads {FORMAT}", metadata.v))
-            .hint("run the version of tidemill that wrote it, or a later one"));
+        return Err(Error::config(format!(
+            "{partition}: committed offset has format {}, this version reads {FORMAT}",
+            metadata.v
+        ))
+        .hint("run the version of tidemill that wrote it, or a later one"));
     }
     let watermark = metadata.w.map_or(Watermark::MIN, Watermark);
     Ok(FeedState { position: committed.next, watermark, budget: metadata.b })

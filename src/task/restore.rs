@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::log::{CommittedOffsets, Isolation, Log};
 use crate::record::{NextOffset, OffsetVector, TopicPartition};
 use crate::store::changelog::{CommitRecord, Fold};
-use crate::store::checkpoint::Checkpoints;
+use crate::store::checkpoint::{Checkpoint, Checkpoints};
 use crate::task::feed::FeedState;
 use crate::task::graph::{Plan, Task};
 use crate::task::progress;
@@ -27,10 +27,12 @@ pub struct Sources<'a> {
     pub start: &'a OffsetVector,
 }
 
-/// Rows and time of a restore.
+/// Keys and time of a restore.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Restored {
+    /// Held by the stores in the end.
     pub rows: u64,
+    /// Of these, from the local checkpoint (some may have been replaced since).
     pub from_checkpoint: u64,
     pub elapsed: Duration,
 }
@@ -130,7 +132,7 @@ fn restore_store(
     let mut known = None;
     let mut from = start;
     if let Some(checkpoints) = sources.checkpoints
-        && let Some((record, position, image)) = checkpoints.load(&number.to_string(), id)?
+        && let Some(Checkpoint { commit: record, changelog: position, image }) = checkpoints.load(&number.to_string(), id)?
     {
         let usable = position >= start && position <= end && record.generation == plan.names.generation;
         if usable {
@@ -143,29 +145,36 @@ fn restore_store(
             tracing::info!(%partition, %position, %start, "the local checkpoint does not reach into the changelog: it is left out");
         }
     }
-    let mut fold = Fold::new(partition.clone(), plan.names.generation, from == start, known);
+    let mut fold = known.map_or_else(|| Fold::new(plan.names.generation), Fold::after);
     if from < end {
         let mut reader = sources.log.reader(Isolation::Committed, &OffsetVector::from([(partition.clone(), from)]))?;
         let mut said = Instant::now();
         let mut heard = Instant::now();
         while reader.positions()[&partition] < end {
             for chunk in reader.poll(Duration::from_millis(200), 100_000)? {
-                restored.rows += fold.take(&chunk, store)?;
+                fold.take(&chunk, store)?;
                 heard = Instant::now();
             }
             let at = reader.positions()[&partition];
             if said.elapsed() >= Duration::from_secs(1) {
                 said = Instant::now();
                 let percent = 100 * (at.0 - from.0) / (end.0 - from.0).max(1);
-                tracing::info!(%partition, percent, rows = restored.rows, "restoring");
+                tracing::info!(%partition, percent, rows = store.len(), "restoring");
             }
             if heard.elapsed() > Duration::from_secs(60) {
                 return Err(Error::away(format!("{partition}: nothing was read for 60 s at offset {at}, before the end {end}"))
-                    .hint("an open transaction of a killed process may hold it back until its timeout; the restore is tried again"));
+                    .hint(
+                        "an open transaction of a killed process may hold it back until its timeout; the restore is tried again",
+                    ));
             }
         }
     }
-    Ok(fold.into_last())
+    if fold.unfinished() {
+        return Err(Error::corrupt(format!("{partition}: the changelog ends within a commit, at offset {end}"))
+            .hint("rebuild with \"tidemill reset\" and a run from the earliest offset"));
+    }
+    restored.rows += store.len() as u64;
+    Ok(fold.last().cloned())
 }
 
 /// Checks that offsets and state are of one commit. Returns other states when the offsets are missing and the state has them.

@@ -50,6 +50,9 @@ pub struct Run {
     pub decisions: Vec<Decision>,
     /// The random part of the transactional id, kept in the state directory.
     pub instance: String,
+    /// Static membership (KIP-345): a process that was killed and comes back with its state directory has its partitions at once,
+    /// without waiting for the session of the dead one to expire.
+    pub static_member: bool,
     pub transaction_timeout: Duration,
     pub max_poll_records: usize,
     /// The pipeline's folder under the state directory; `None`: no local checkpoints.
@@ -137,7 +140,7 @@ impl Worker {
         let consumer = log.consumer(&ConsumerSettings {
             group: run.plan.names.group(),
             topics: topics.into_iter().collect(),
-            instance_id: None,
+            instance_id: run.static_member.then(|| run.instance.clone()),
         })?;
         Ok(Worker {
             core: Core::new(run.cadence),
@@ -553,7 +556,7 @@ impl Worker {
                 let end = self.log.end_offsets(std::slice::from_ref(&partition), Isolation::Uncommitted)?[&partition];
                 let record = task.last_commit_record(id);
                 let (_, store) = task.stores().find(|(store, _)| *store == id).expect("the plan's stateful nodes have stores");
-                checkpoints.save(&number.to_string(), id, &record, end, store.image(8_192)?)?;
+                checkpoints.save(&number.to_string(), id, &record, end, &store.image(8_192)?)?;
             }
         }
         Ok(())

@@ -7,13 +7,13 @@ use base64::Engine;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::codec::KeyFormat;
 use crate::codec::json::to_avro;
 use crate::codec::wire::frame;
 use crate::contract::Contracts;
 use crate::contract::files::FileContracts;
 use crate::error::{Error, Result};
 use crate::record::{Header, Topic};
-use crate::codec::KeyFormat;
 use crate::topology::{self, Options, SqlFile, Topology};
 
 /// `case.toml`.
@@ -36,9 +36,19 @@ impl Default for CaseSettings {
 /// One line of an input, encoded.
 #[derive(Clone, Debug)]
 pub enum Input {
-    Record { topic: Topic, partition: i32, timestamp: i64, key: Option<Vec<u8>>, value: Option<Vec<u8>>, headers: Vec<Header> },
+    Record {
+        topic: Topic,
+        partition: i32,
+        timestamp: i64,
+        key: Option<Vec<u8>>,
+        value: Option<Vec<u8>>,
+        headers: Vec<Header>,
+    },
     /// The idle decision is made here.
-    Idle { topic: Topic, partition: i32 },
+    Idle {
+        topic: Topic,
+        partition: i32,
+    },
 }
 
 impl Input {
@@ -102,7 +112,9 @@ impl Case {
         let file = SqlFile { name: sql.display().to_string(), text: read(&sql)? };
         let contracts = FileContracts::open(dir.join("contracts"))?;
         let options = Options { default_name: Some(name.clone()), ..options.clone() };
-        let topology = topology::compile(&file, &contracts, &options)?;
+        let mut topology = topology::compile(&file, &contracts, &options)?;
+        // A case need not name its pipeline: its folder does.
+        topology.named = true;
         let settings = settings(&dir.join("case.toml"))?;
         let mut files: Vec<Vec<(i64, Input)>> = Vec::new();
         for path in listing(&dir.join("input"), "jsonl")? {
@@ -146,9 +158,11 @@ pub fn find(path: &Path) -> Result<Vec<PathBuf>> {
     if path.join("pipeline.sql").is_file() {
         return Ok(vec![path.to_path_buf()]);
     }
-    let entries = std::fs::read_dir(path)
-        .map_err(|e| Error::config(format!("{}: {e}", path.display())).hint("name a folder with a pipeline.sql, or a folder of such folders"))?;
-    let mut cases: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|path| path.join("pipeline.sql").is_file()).collect();
+    let entries = std::fs::read_dir(path).map_err(|e| {
+        Error::config(format!("{}: {e}", path.display())).hint("name a folder with a pipeline.sql, or a folder of such folders")
+    })?;
+    let mut cases: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|path| path.join("pipeline.sql").is_file()).collect();
     cases.sort();
     if cases.is_empty() {
         return Err(Error::config(format!("{} holds no case", path.display()))
@@ -161,11 +175,13 @@ fn settings(path: &Path) -> Result<CaseSettings> {
     if !path.exists() {
         return Ok(CaseSettings::default());
     }
-    toml::from_str(&read(path)?).map_err(|e| Error::config(format!("{}: {e}", path.display())).hint("known keys: final, partitions"))
+    toml::from_str(&read(path)?)
+        .map_err(|e| Error::config(format!("{}: {e}", path.display())).hint("known keys: final, partitions"))
 }
 
 fn read(path: &Path) -> Result<String> {
-    std::fs::read_to_string(path).map_err(|e| Error::config(format!("{}: {e}", path.display())).hint("the file must be readable UTF-8"))
+    std::fs::read_to_string(path)
+        .map_err(|e| Error::config(format!("{}: {e}", path.display())).hint("the file must be readable UTF-8"))
 }
 
 fn stem(path: &Path) -> String {
@@ -174,7 +190,8 @@ fn stem(path: &Path) -> String {
 
 fn listing(dir: &Path, extension: &str) -> Result<Vec<PathBuf>> {
     let Ok(entries) = std::fs::read_dir(dir) else { return Ok(Vec::new()) };
-    let mut files: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(|p| p.extension().is_some_and(|e| e == extension)).collect();
+    let mut files: Vec<PathBuf> =
+        entries.flatten().map(|entry| entry.path()).filter(|p| p.extension().is_some_and(|e| e == extension)).collect();
     files.sort();
     Ok(files)
 }
@@ -183,8 +200,9 @@ fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
     let text = read(path)?;
     let numbered = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let parse = |(at, line): (usize, &str)| {
-        serde_json::from_str(line)
-            .map_err(|e| Error::config(format!("{}:{}:{}: {e}", path.display(), at + 1, e.column())).hint("one JSON object per line"))
+        serde_json::from_str(line).map_err(|e| {
+            Error::config(format!("{}:{}:{}: {e}", path.display(), at + 1, e.column())).hint("one JSON object per line")
+        })
     };
     numbered.map(parse).collect()
 }
@@ -193,7 +211,8 @@ fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 fn merge(mut files: Vec<Vec<(i64, Input)>>) -> Vec<Input> {
     files.iter_mut().for_each(|file| file.reverse());
     let mut merged = Vec::new();
-    while let Some(next) = (0..files.len()).filter(|f| !files[*f].is_empty()).min_by_key(|f| files[*f].last().map(|(at, _)| *at)) {
+    while let Some(next) = (0..files.len()).filter(|f| !files[*f].is_empty()).min_by_key(|f| files[*f].last().map(|(at, _)| *at))
+    {
         merged.extend(files[next].pop().map(|(_, input)| input));
     }
     merged
@@ -207,7 +226,9 @@ fn inputs(path: &Path, topology: &Topology, contracts: &FileContracts) -> Result
         let place = || format!("{}: record {}", path.display(), at + 1);
         let timestamp = match &line.timestamp {
             None => -1,
-            Some(Value::Number(number)) => number.as_i64().ok_or_else(|| Error::config(format!("{}: timestamp {number} is no integer", place())))?,
+            Some(Value::Number(number)) => {
+                number.as_i64().ok_or_else(|| Error::config(format!("{}: timestamp {number} is no integer", place())))?
+            }
             Some(Value::String(text)) => chrono::DateTime::parse_from_rfc3339(text)
                 .map_err(|e| Error::config(format!("{}: timestamp \"{text}\": {e}", place())))?
                 .timestamp_millis(),
@@ -236,7 +257,14 @@ fn record(topic: &Topic, line: &Line, timestamp: i64, topology: &Topology, contr
         None | Some(Value::Null) => None,
         Some(key) => Some(encode_key(topic, key, topology, contracts)?),
     };
-    Ok(Input::Record { topic: topic.clone(), partition: line.partition, timestamp, key, value, headers: headers(line.headers.as_ref())? })
+    Ok(Input::Record {
+        topic: topic.clone(),
+        partition: line.partition,
+        timestamp,
+        key,
+        value,
+        headers: headers(line.headers.as_ref())?,
+    })
 }
 
 fn value_subject(topic: &Topic, topology: &Topology) -> String {
@@ -254,7 +282,12 @@ fn encode(contracts: &FileContracts, subject: &str, value: &Value) -> Result<Vec
 }
 
 fn encode_key(topic: &Topic, key: &Value, topology: &Topology, contracts: &FileContracts) -> Result<Vec<u8>> {
-    let declared = topology.key_format(topic);
+    let declared = topology
+        .sources
+        .iter()
+        .find(|source| source.topic == *topic)
+        .and_then(|source| source.key.as_ref())
+        .map(|key| key.format);
     let format = match declared {
         Some(format) => format,
         None if contracts.key(topic, None)?.is_some() => KeyFormat::Avro,
@@ -264,7 +297,9 @@ fn encode_key(topic: &Topic, key: &Value, topology: &Topology, contracts: &FileC
     Ok(match format {
         KeyFormat::Avro => encode(contracts, &format!("{topic}-key"), key)?,
         KeyFormat::Long => number()?.to_be_bytes().to_vec(),
-        KeyFormat::Int => i32::try_from(number()?).map_err(|_| Error::config(format!("key {key} does not fit an int")))?.to_be_bytes().to_vec(),
+        KeyFormat::Int => {
+            i32::try_from(number()?).map_err(|_| Error::config(format!("key {key} does not fit an int")))?.to_be_bytes().to_vec()
+        }
         KeyFormat::Bytes => decode_base64(key.as_str().unwrap_or_default())?,
         KeyFormat::String => match key {
             Value::String(text) => text.as_bytes().to_vec(),

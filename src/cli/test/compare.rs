@@ -67,12 +67,15 @@ fn rows(sink: &Sink, expected: &[Value], found: &[Value], differences: &mut Vec<
 /// Whether `found` (all columns, flat) is the expected row: flat too, or as `{"key": ..., "value": ...}`.
 fn row_is(sink: &Sink, expected: &Value, found: &Value) -> bool {
     let (Value::Object(fields), Value::Object(columns)) = (expected, found) else { return false };
-    let nested = fields.contains_key("value") && !columns.contains_key("value") && fields.get("value").is_some_and(Value::is_object);
+    let nested =
+        fields.contains_key("value") && !columns.contains_key("value") && fields.get("value").is_some_and(Value::is_object);
     if nested {
         let key = fields.get("key").filter(|key| key.is_object());
         let mut flat = fields["value"].clone();
         if let (Value::Object(flat), Some(Value::Object(key))) = (&mut flat, key) {
-            key.iter().for_each(|(name, value)| drop(flat.entry(name).or_insert(value.clone())));
+            key.iter().for_each(|(name, value)| {
+                flat.entry(name).or_insert(value.clone());
+            });
         }
         return row_is(sink, &flat, found);
     }

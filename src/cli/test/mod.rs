@@ -13,7 +13,7 @@ use serde_json::json;
 use crate::cli::Context;
 use crate::cli::test::case::Case;
 use crate::cli::test::modes::Mode;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::topology::Options;
 
 /// Runs your own cases in every mode; no Kafka needed.
@@ -45,6 +45,13 @@ pub struct Verdict {
     pub failure: Option<(u64, Vec<String>)>,
 }
 
+impl Verdict {
+    fn broken(dir: &Path, error: &Error) -> Verdict {
+        let case = dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned());
+        Verdict { case, mode: "all", runs: 0, failure: Some((0, error.to_string().lines().map(String::from).collect())) }
+    }
+}
+
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let seeds: Vec<u64> = match args.seed {
         Some(seed) => vec![seed],
@@ -57,7 +64,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let mut verdicts = Vec::new();
     for path in &args.cases {
         for dir in case::find(path)? {
-            let of_case = verify(&dir, &chosen, &seeds, &context.options())?;
+            // A case that can't be read or planned is one more that failed: the others are still run.
+            let of_case =
+                verify(&dir, &chosen, &seeds, &context.options()).unwrap_or_else(|error| vec![Verdict::broken(&dir, &error)]);
             if args.output == crate::cli::Format::Text {
                 of_case.iter().for_each(report);
             }
@@ -78,7 +87,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
 fn mode(name: &str) -> Result<Mode> {
     Mode::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(|| {
         let known: Vec<&str> = Mode::ALL.iter().map(|mode| mode.name()).collect();
-        crate::error::Error::config(format!("there is no mode \"{name}\"")).hint(format!("modes are {}", known.join(", ")))
+        Error::config(format!("there is no mode \"{name}\"")).hint(format!("modes are {}", known.join(", ")))
     })
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::cli::test::case::{Case, Input, Letter};
 use crate::codec::KeyFormat;
@@ -82,7 +82,9 @@ impl World {
         let mut table: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
         for chunk in self.log.read(topic, Isolation::Committed)? {
             for row in 0..chunk.len() {
-                let value = self.row(sink, &chunk, row).map_err(|e| e.context(format!("{} offset {}", chunk.partition, chunk.offsets[row])))?;
+                let value = self
+                    .row(sink, &chunk, row)
+                    .map_err(|e| e.context(format!("{} offset {}", chunk.partition, chunk.offsets[row])))?;
                 match (sink.key.is_some(), value) {
                     (false, value) => rows.extend(value),
                     (true, Some(value)) => drop(table.insert(chunk.keys.get(row).unwrap_or_default().to_vec(), value)),
@@ -102,18 +104,16 @@ impl World {
         };
         if let (Some(key), Some(bytes)) = (&sink.key, chunk.keys.get(row)) {
             let name = |at: usize| sink.schema.field(key.columns[at]).name().clone();
-            match key.format {
-                KeyFormat::Avro => {
-                    if let Value::Object(columns) = self.avro(bytes)? {
-                        columns.into_iter().for_each(|(name, value)| drop(fields.entry(name).or_insert(value)));
-                    }
-                }
-                KeyFormat::String => drop(fields.entry(name(0)).or_insert(Value::String(String::from_utf8_lossy(bytes).into_owned()))),
+            let columns = match key.format {
+                KeyFormat::Avro => self.avro(bytes)?,
+                KeyFormat::String => json!({ name(0): String::from_utf8_lossy(bytes) }),
                 KeyFormat::Long | KeyFormat::Int => {
-                    let number = bytes.iter().fold(if bytes[0] > 127 { -1i64 } else { 0 }, |n, byte| (n << 8) | i64::from(*byte));
-                    fields.entry(name(0)).or_insert(number.into());
+                    json!({ name(0): bytes.iter().fold(if bytes[0] > 127 { -1i64 } else { 0 }, |n, byte| (n << 8) | i64::from(*byte)) })
                 }
-                KeyFormat::Bytes => {}
+                KeyFormat::Bytes => Value::Null,
+            };
+            for (name, value) in columns.as_object().into_iter().flatten() {
+                fields.entry(name).or_insert(value.clone());
             }
         }
         Ok(Some(Value::Object(fields)))
@@ -143,7 +143,10 @@ impl World {
                 let number = |name: &str| header(name).and_then(|text| text.parse::<i64>().ok());
                 let place = header(letters::TOPIC).zip(number(letters::PARTITION)).zip(number(letters::OFFSET));
                 let Some(((topic, partition), offset)) = place else {
-                    return Err(Error::corrupt(format!("{} offset {}: a letter without coordinates", chunk.partition, chunk.offsets[row])));
+                    return Err(Error::corrupt(format!(
+                        "{} offset {}: a letter without coordinates",
+                        chunk.partition, chunk.offsets[row]
+                    )));
                 };
                 found.insert(Letter { topic, partition: partition as i32, offset, class: header(letters::CLASS) });
             }
