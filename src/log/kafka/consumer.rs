@@ -340,6 +340,7 @@ impl GroupMember {
         while unsafe { rk::rd_kafka_consumer_closed(client.rk) } == 0 {
             if started.elapsed() > CLOSE_TIMEOUT {
                 let group = &self.settings.group;
+                client.shared().abandoned.store(true, Ordering::Relaxed);
                 return Err(Error::away(format!("group \"{group}\": no answer to leaving it, the session will expire")));
             }
             queue.serve(Duration::from_millis(20));
@@ -349,18 +350,12 @@ impl GroupMember {
 }
 
 impl Drop for GroupMember {
-    /// librdkafka does not end before every revocation has its answer.
     fn drop(&mut self) {
         let shared = self.fetch.client.shared();
-        let unseen = shared
-            .rebalances
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .drain(..)
-            .any(|r| matches!(r, Rebalance::Revoked(_)));
-        let closing = shared.closing.load(Ordering::Relaxed);
-        if !closing && (unseen || !self.revoked.is_empty()) {
-            unassign(self.fetch.client.rk, |_| true);
+        if !shared.closing.load(Ordering::Relaxed) {
+            // Answers an assignment that nobody polled for.
+            self.fetch.queue().serve(Duration::ZERO);
+            shared.abandoned.store(true, Ordering::Relaxed);
         }
     }
 }
