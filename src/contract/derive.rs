@@ -68,8 +68,11 @@ fn definitions(fields: &[DerivedField]) -> Result<Definitions> {
         let mut own = Definitions::default();
         own.collect(&contract.schema.json(), "");
         known.merge(own).map_err(|name| {
-            Error::contract(format!("type \"{name}\" of subject \"{}\" is another one than that of an earlier column", contract.subject))
-                .hint("cast one of the columns, so that it no longer carries its Avro type")
+            Error::contract(format!(
+                "type \"{name}\" of subject \"{}\" is another one than that of an earlier column",
+                contract.subject
+            ))
+            .hint("cast one of the columns, so that it no longer carries its Avro type")
         })?;
     }
     Ok(known)
@@ -183,7 +186,8 @@ fn avro_type(of: &DataType, type_name: &str, path: &str) -> Result<Value> {
 }
 
 fn no_avro(of: &DataType, path: &str) -> Error {
-    Error::contract(format!("column \"{path}\": Avro has no type for {of}")).hint("cast it, for example to STRING or TIMESTAMP(3)")
+    Error::contract(format!("column \"{path}\": Avro has no type for {of}"))
+        .hint("cast it, for example to STRING or TIMESTAMP(3)")
 }
 
 fn check_name(name: &str) -> Result<()> {

@@ -28,11 +28,24 @@ pub(crate) enum Values {
     I256(Vec<i256>),
     Interval(Vec<IntervalMonthDayNano>),
     /// Text or bytes; `ends` starts with 0.
-    Bytes { ends: Vec<i32>, bytes: Vec<u8> },
-    Fixed { size: usize, len: usize, bytes: Vec<u8> },
+    Bytes {
+        ends: Vec<i32>,
+        bytes: Vec<u8>,
+    },
+    Fixed {
+        size: usize,
+        len: usize,
+        bytes: Vec<u8>,
+    },
     /// A list, or a map whose item is a struct of key and value; `ends` starts with 0.
-    List { ends: Vec<i32>, item: Box<Column> },
-    Struct { len: usize, members: Vec<Column> },
+    List {
+        ends: Vec<i32>,
+        item: Box<Column>,
+    },
+    Struct {
+        len: usize,
+        members: Vec<Column>,
+    },
 }
 
 impl Column {
@@ -50,13 +63,10 @@ impl Column {
             DataType::Interval(_) => Values::Interval(Vec::new()),
             DataType::Utf8 | DataType::Binary => Values::Bytes { ends: vec![0], bytes: Vec::new() },
             DataType::FixedSizeBinary(size) => Values::Fixed { size: *size as usize, len: 0, bytes: Vec::new() },
-            DataType::List(item) | DataType::Map(item, _) => {
-                Values::List { ends: vec![0], item: Box::new(Column::new(item)?) }
+            DataType::List(item) | DataType::Map(item, _) => Values::List { ends: vec![0], item: Box::new(Column::new(item)?) },
+            DataType::Struct(members) => {
+                Values::Struct { len: 0, members: members.iter().map(|member| Column::new(member)).collect::<Result<_>>()? }
             }
-            DataType::Struct(members) => Values::Struct {
-                len: 0,
-                members: members.iter().map(|member| Column::new(member)).collect::<Result<_>>()?,
-            },
             other => return Err(Error::failed(format!("column \"{}\": Avro has no values of type {other}", field.name()))),
         };
         let nulls = field.is_nullable().then(|| NullBufferBuilder::new(0));

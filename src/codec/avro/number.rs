@@ -150,7 +150,8 @@ pub(crate) fn duration_parts(bytes: [u8; 12]) -> [u32; 3] {
 
 pub(crate) fn interval(bytes: [u8; 12]) -> Result<IntervalMonthDayNano, Fault> {
     let [months, days, millis] = duration_parts(bytes);
-    let signed = |value: u32| i32::try_from(value).map_err(|_| Fault::new(format!("{value} months or days do not fit an interval")));
+    let signed =
+        |value: u32| i32::try_from(value).map_err(|_| Fault::new(format!("{value} months or days do not fit an interval")));
     Ok(IntervalMonthDayNano::new(signed(months)?, signed(days)?, i64::from(millis) * 1_000_000))
 }
 

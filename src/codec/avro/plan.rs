@@ -34,7 +34,10 @@ enum Op {
     /// Sixteen bytes as text.
     UuidBytes,
     /// `size`: of a fixed.
-    Decimal { size: Option<usize>, precision: u8 },
+    Decimal {
+        size: Option<usize>,
+        precision: u8,
+    },
     Duration,
     /// The reader's symbol of each of the writer's.
     Enum(Box<[Option<String>]>),

@@ -175,7 +175,9 @@ impl Writer<'_> {
     fn whole(&self, node: &Node, id: NodeId, value: &Value) -> Result<i64, Fault> {
         match (value, node.logical) {
             (Value::Number(number), _) => whole_number(number).ok_or_else(|| self.mismatch(id, value)),
-            (Value::String(text), Some(logical)) => parse_temporal(text, logical).unwrap_or_else(|| Err(self.mismatch(id, value))),
+            (Value::String(text), Some(logical)) => {
+                parse_temporal(text, logical).unwrap_or_else(|| Err(self.mismatch(id, value)))
+            }
             _ => Err(self.mismatch(id, value)),
         }
     }
@@ -298,7 +300,8 @@ fn parse_temporal(text: &str, logical: Logical) -> Option<Result<i64, Fault>> {
             Ok(time) => (i64::from(time.num_seconds_from_midnight()), time.nanosecond()),
             Err(_) => return Some(Err(bad("a time like 12:34:56.789"))),
         },
-        Logical::TimestampMillis | Logical::TimestampMicros | Logical::TimestampNanos => match DateTime::parse_from_rfc3339(text) {
+        Logical::TimestampMillis | Logical::TimestampMicros | Logical::TimestampNanos => match DateTime::parse_from_rfc3339(text)
+        {
             Ok(at) => (at.timestamp(), at.timestamp_subsec_nanos()),
             Err(_) => return Some(Err(bad("an instant like 2026-01-31T12:34:56.789Z (with an offset)"))),
         },

@@ -98,7 +98,14 @@ impl HttpRegistry {
         let client = reqwest::Client::builder().timeout(settings.timeout).build().map_err(|e| config(&e))?;
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("registry").enable_all().build();
         let runtime = runtime.map_err(|e| Error::failed(format!("threads for the schema registry can't be started: {e}")))?;
-        Ok(HttpRegistry { settings, converter, client, runtime: Some(runtime), schemas: Mutex::default(), breaker: Mutex::default() })
+        Ok(HttpRegistry {
+            settings,
+            converter,
+            client,
+            runtime: Some(runtime),
+            schemas: Mutex::default(),
+            breaker: Mutex::default(),
+        })
     }
 
     fn url(&self) -> &str {
@@ -169,10 +176,16 @@ impl HttpRegistry {
                 Error::config(format!("{place}: status {}: {text}", status.unwrap_or_default()))
                     .hint("check user and password, or token, under [registry]"),
             ),
-            Some(408 | 429 | 500..=599) => Fault::Other(Error::away(format!("{place}: status {}: {text}", status.unwrap_or_default()))),
+            Some(408 | 429 | 500..=599) => {
+                Fault::Other(Error::away(format!("{place}: status {}: {text}", status.unwrap_or_default())))
+            }
             Some(other) => Fault::Other(Error::failed(format!("{place}: status {other}: {text}"))),
-            None if error.retriable => Fault::Other(Error::away(format!("{place}: {}", error.cause.as_deref().unwrap_or(&error.error)))),
-            None => Fault::Other(Error::failed(format!("{place}: {}: {}", error.error, error.cause.as_deref().unwrap_or_default()))),
+            None if error.retriable => {
+                Fault::Other(Error::away(format!("{place}: {}", error.cause.as_deref().unwrap_or(&error.error))))
+            }
+            None => {
+                Fault::Other(Error::failed(format!("{place}: {}: {}", error.error, error.cause.as_deref().unwrap_or_default())))
+            }
         }
     }
 
@@ -184,7 +197,8 @@ impl HttpRegistry {
         }
         let mut references = Vec::new();
         self.references(&answer.references, &mut references)?;
-        AvroSchema::parse_with_references(&answer.schema, &references).map_err(|e| e.context(format!("schema registry {}: {what}", self.url())))
+        AvroSchema::parse_with_references(&answer.schema, &references)
+            .map_err(|e| e.context(format!("schema registry {}: {what}", self.url())))
     }
 
     fn references(&self, of: &[wire::RegisteredReference], found: &mut Vec<(String, String)>) -> Result<()> {
@@ -193,7 +207,9 @@ impl HttpRegistry {
                 continue;
             }
             let what = format!("subject \"{}\" version {}", reference.subject, reference.version);
-            let answer = self.call(&what, || calls::get_referenced_schema(&self.converter, reference)).map_err(|fault| self.error(&what, fault))?;
+            let answer = self
+                .call(&what, || calls::get_referenced_schema(&self.converter, reference))
+                .map_err(|fault| self.error(&what, fault))?;
             self.references(&answer.references, found)?;
             found.push((reference.name.clone(), answer.schema));
         }
@@ -242,8 +258,10 @@ impl HttpRegistry {
             match answer.status().as_u16() {
                 404 => continue,
                 200 => {
-                    let body: serde_json::Value = answer.json().await.map_err(|e| SRCError::new("no JSON", Some(e.to_string()), false))?;
-                    let level = body.get("compatibilityLevel").or_else(|| body.get("compatibility")).and_then(|level| level.as_str());
+                    let body: serde_json::Value =
+                        answer.json().await.map_err(|e| SRCError::new("no JSON", Some(e.to_string()), false))?;
+                    let level =
+                        body.get("compatibilityLevel").or_else(|| body.get("compatibility")).and_then(|level| level.as_str());
                     return Ok(level.unwrap_or("NONE").to_string());
                 }
                 status => return Err(SRCError::new(&format!("status {status}"), None, status >= 500)),
@@ -309,7 +327,8 @@ impl Registry for HttpRegistry {
     }
 
     fn subjects(&self) -> Result<Vec<String>> {
-        let mut subjects = self.call("subjects", || calls::get_all_subjects(&self.converter)).map_err(|fault| self.error("subjects", fault))?;
+        let mut subjects =
+            self.call("subjects", || calls::get_all_subjects(&self.converter)).map_err(|fault| self.error("subjects", fault))?;
         subjects.sort_unstable();
         Ok(subjects)
     }
