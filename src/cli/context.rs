@@ -16,8 +16,8 @@ use crate::topology::Options;
 /// Functions that the program's author added to SQL.
 #[derive(Clone, Debug, Default)]
 pub struct Functions {
-    pub scalars: Vec<Arc<ScalarUDF>>,
-    pub aggregates: Vec<Arc<AggregateUDF>>,
+    pub scalars: Vec<ScalarUDF>,
+    pub aggregates: Vec<AggregateUDF>,
 }
 
 pub struct Context {
@@ -56,8 +56,8 @@ impl Context {
     /// How SQL is planned: with the program's own functions.
     pub fn options(&self) -> Options {
         Options {
-            udfs: self.functions.scalars.iter().map(|f| f.as_ref().clone()).collect(),
-            udafs: self.functions.aggregates.iter().map(|f| f.as_ref().clone()).collect(),
+            udfs: self.functions.scalars.clone(),
+            udafs: self.functions.aggregates.clone(),
             ..Options::default()
         }
     }

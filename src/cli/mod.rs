@@ -28,7 +28,6 @@ mod topics;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 use datafusion_expr::{AggregateUDF, ScalarUDF};
@@ -53,13 +52,13 @@ impl Cli {
 
     /// A scalar function of yours, by its name in SQL.
     pub fn with_udf(mut self, function: ScalarUDF) -> Cli {
-        self.functions.scalars.push(Arc::new(function));
+        self.functions.scalars.push(function);
         self
     }
 
     /// An aggregate function of yours, by its name in SQL.
     pub fn with_udaf(mut self, function: AggregateUDF) -> Cli {
-        self.functions.aggregates.push(Arc::new(function));
+        self.functions.aggregates.push(function);
         self
     }
 

@@ -348,6 +348,23 @@ impl GroupMember {
     }
 }
 
+impl Drop for GroupMember {
+    /// librdkafka does not end before every revocation has its answer.
+    fn drop(&mut self) {
+        let shared = self.fetch.client.shared();
+        let unseen = shared
+            .rebalances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+            .any(|r| matches!(r, Rebalance::Revoked(_)));
+        let closing = shared.closing.load(Ordering::Relaxed);
+        if !closing && (unseen || !self.revoked.is_empty()) {
+            unassign(self.fetch.client.rk, |_| true);
+        }
+    }
+}
+
 impl Consumer for GroupMember {
     fn poll(&mut self, timeout: Duration, max_records: usize) -> Result<Polled> {
         if let Some(event) = self.rebalanced() {
