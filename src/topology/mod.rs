@@ -5,14 +5,54 @@
 //!
 //! Invariant: what is not supported is refused by name with its place in the file, never planned wrongly.
 
+/// GROUP BY.
+mod aggregate;
+/// A file of statements to a topology.
+mod compile;
+/// Statements as written.
+mod ddl;
+/// Flink's spelling for the parser.
+mod dialect;
+/// A topology as text and as JSON.
+mod explain;
+/// Planned expressions to ones that run.
+mod expression;
+/// Where in a file something is wrong.
+mod fault;
+/// What makes two versions of a pipeline the same.
+mod fingerprint;
+/// Functions and their meaning.
+mod function;
+/// Lengths of time.
+mod interval;
+/// Logical plans to nodes.
+mod lower;
+/// Queries to logical plans.
+mod plan;
+/// What is not run yet.
+mod refuse;
+/// CREATE SINK and INSERT INTO.
+mod sink;
+/// CREATE STREAM.
+mod source;
+mod stopgap;
+/// SQL types.
+mod types;
+/// TUMBLE and HOP.
+mod window;
+/// WITH options.
+mod with;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
 
+use datafusion_expr::{AggregateUDF, ScalarUDF};
+
 use crate::codec::KeyFormat;
-use crate::contract::{AvroSchema, Contract};
-use crate::error::BadClass;
+use crate::contract::{AvroSchema, Contract, Contracts};
+use crate::error::{BadClass, Result};
 use crate::operator::aggregate::AggregateSpec;
 use crate::operator::assign::AssignSpec;
 use crate::operator::consolidate::ConsolidateSpec;
@@ -20,6 +60,51 @@ use crate::operator::filter::FilterSpec;
 use crate::operator::ingest::{IngestSpec, OnViolation};
 use crate::operator::project::ProjectSpec;
 use crate::record::Topic;
+
+pub use explain::{explain, explain_json};
+pub use fingerprint::{fingerprint, statement_diff};
+
+/// A pipeline as written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqlFile {
+    /// For messages: `name:line:column: ...`.
+    pub name: String,
+    pub text: String,
+}
+
+/// What the caller adds to a file.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The pipeline's name where the file gives none: the file's stem, for demo, test, check and explain. `None`: refused.
+    pub default_name: Option<String>,
+    /// `max_ahead` of streams that do not say: how far event time may be ahead of the record's timestamp. `None`: not checked.
+    pub max_ahead_micros: Option<i64>,
+    pub udfs: Vec<ScalarUDF>,
+    pub udafs: Vec<AggregateUDF>,
+}
+
+impl Default for Options {
+    fn default() -> Options {
+        Options { default_name: None, max_ahead_micros: Some(interval::DAY), udfs: Vec::new(), udafs: Vec::new() }
+    }
+}
+
+/// Compiles a file against the contracts of the topics that it names.
+///
+/// # Errors
+/// `Config` for anything wrong with the SQL: `name:line:column: message`, the line, the place underlined, a hint. Errors of
+/// `contracts` pass through.
+pub fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Options) -> Result<Topology> {
+    compile::compile(file, contracts, options).map_err(|fault| fault.into_error(file))
+}
+
+/// The topics that the file names, each with the kind of its statement (`CREATE STREAM`, `CREATE SINK`): DDL only, no contracts.
+///
+/// # Errors
+/// `Config` when the file does not parse or an option is unknown.
+pub fn topics(file: &SqlFile) -> Result<Vec<(String, Topic)>> {
+    compile::topics(file).map_err(|fault| fault.into_error(file))
+}
 
 /// A pipeline, checked and ready to run.
 #[derive(Clone, Debug)]
