@@ -9,9 +9,12 @@
 
 pub mod aggregate;
 pub mod assign;
+pub mod canonical;
 pub mod consolidate;
+mod evaluate;
 pub mod filter;
 pub mod ingest;
+mod key;
 pub mod project;
 
 use crate::error::{BadClass, Result};

@@ -70,11 +70,25 @@ impl Lowering<'_> {
         };
         let node = self.add(Operation::Aggregate(spec), vec![input.node], output);
         let updating = updating.then(|| self.nodes[node].id.clone());
-        Ok(Lowered { node, columns, lineage, distribution: input.distribution, ordered: true, updating, groups: width, windowed: None })
+        Ok(Lowered {
+            node,
+            columns,
+            lineage,
+            distribution: input.distribution,
+            ordered: true,
+            updating,
+            groups: width,
+            windowed: None,
+        })
     }
 
     /// The window by which the rows are grouped; `None`: an updating aggregate.
-    fn window_of(&self, aggregate: &logical_plan::Aggregate, input: &Lowered, place: Option<Place>) -> Result<Option<WindowColumn>> {
+    fn window_of(
+        &self,
+        aggregate: &logical_plan::Aggregate,
+        input: &Lowered,
+        place: Option<Place>,
+    ) -> Result<Option<WindowColumn>> {
         let Some(node) = input.windowed else { return Ok(None) };
         let plan = aggregate.input.schema();
         for expr in &aggregate.group_expr {
@@ -112,7 +126,8 @@ fn check_distribution(aggregate: &logical_plan::Aggregate, input: &Lowered, plac
             if missing.is_empty() {
                 return Ok(());
             }
-            let topics = if topics.len() == 1 { format!("topic {} is", list(topics)) } else { format!("topics {} are", list(topics)) };
+            let topics =
+                if topics.len() == 1 { format!("topic {} is", list(topics)) } else { format!("topics {} are", list(topics)) };
             refuse(format!("{topics} distributed by {}: add {} to GROUP BY, unchanged", list(names), list(&missing)))
         }
     }
@@ -126,7 +141,14 @@ fn lineage_of(expr: &Expr, plan: &DFSchema, input: &Lowered) -> Result<Option<Li
     }
 }
 
-fn group(expr: &Expr, edge: Option<Edge>, plan: &DFSchema, input: &Lowered, schema: &Schema, name: &str) -> Result<(Group, Field)> {
+fn group(
+    expr: &Expr,
+    edge: Option<Edge>,
+    plan: &DFSchema,
+    input: &Lowered,
+    schema: &Schema,
+    name: &str,
+) -> Result<(Group, Field)> {
     let physical = expression::physical(unaliased(expr), plan, schema, &input.columns).map_err(|f| f.at(place_in(expr)))?;
     let field = expression::field(&physical, schema, name)?;
     match edge {
@@ -135,8 +157,12 @@ fn group(expr: &Expr, edge: Option<Edge>, plan: &DFSchema, input: &Lowered, sche
         Some(Edge::Time) => return Ok((Group::WindowTime, field)),
         None => {}
     }
-    if let DataType::Map(..) | DataType::Null | DataType::Union(..) | DataType::Interval(_) | DataType::Duration(_) = field.data_type() {
-        return Err(Fault::new(format!("GROUP BY {}: a group can't be a {}", name, sql_name(field.data_type()))).at(place_in(expr)));
+    if let DataType::Map(..) | DataType::Null | DataType::Union(..) | DataType::Interval(_) | DataType::Duration(_) =
+        field.data_type()
+    {
+        return Err(
+            Fault::new(format!("GROUP BY {}: a group can't be a {}", name, sql_name(field.data_type()))).at(place_in(expr))
+        );
     }
     let plain = storable_text(field.data_type());
     let physical = expression::cast(physical, schema, &plain)?;
@@ -153,14 +179,22 @@ fn storable_text(data_type: &DataType) -> DataType {
     }
 }
 
-fn call(expr: &Expr, plan: &DFSchema, input: &Lowered, schema: &Arc<Schema>, name: &str, output: &DataType) -> Result<AggregateCall> {
+fn call(
+    expr: &Expr,
+    plan: &DFSchema,
+    input: &Lowered,
+    schema: &Arc<Schema>,
+    name: &str,
+    output: &DataType,
+) -> Result<AggregateCall> {
     let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
         return Err(Fault::new(format!("{} is not an aggregate", expr.schema_name())));
     };
     let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = params;
     let called = func.name().to_uppercase();
     if !order_by.is_empty() && func.name() != "percentile_cont" {
-        return Err(Fault::new(format!("{called} with ORDER BY: not in this release")).hint("FIRST_VALUE and LAST_VALUE go by event time"));
+        return Err(Fault::new(format!("{called} with ORDER BY: not in this release"))
+            .hint("FIRST_VALUE and LAST_VALUE go by event time"));
     }
     if null_treatment.is_some() {
         return Err(Fault::new("IGNORE NULLS and RESPECT NULLS: not in this release"));
@@ -220,7 +254,9 @@ fn call(expr: &Expr, plan: &DFSchema, input: &Lowered, schema: &Arc<Schema>, nam
         Function::Sum | Function::Min | Function::Max | Function::Avg | Function::FirstValue | Function::LastValue => {
             filter.is_some() || planned[0].nullable(schema)?
         }
-        Function::BoolAnd | Function::BoolOr | Function::StddevPop | Function::VarPop => filter.is_some() || planned[0].nullable(schema)?,
+        Function::BoolAnd | Function::BoolOr | Function::StddevPop | Function::VarPop => {
+            filter.is_some() || planned[0].nullable(schema)?
+        }
         _ => true,
     };
     // DISTINCT of a call that ignores it, and views of texts, are gone here.

@@ -45,7 +45,8 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
             Body::Stream(definition) => {
                 if is_new(&mut defined, &definition.name, "stream", place, definition.if_not_exists)? {
                     let plan = |expr: &ast::Expr, schema: &DFSchema| catalog.expression(expr, schema);
-                    let stream = super::source::stream(definition, place, contracts, options.max_ahead_micros, &plan).map_err(|f| f.at(place))?;
+                    let stream = super::source::stream(definition, place, contracts, options.max_ahead_micros, &plan)
+                        .map_err(|f| f.at(place))?;
                     catalog.add_stream(&stream.name, std::sync::Arc::clone(&stream.schema));
                     streams.push(stream);
                 }
@@ -55,9 +56,12 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
                     sink_name(&definition.name)?;
                     let target = super::sink::target(definition, place).map_err(|f| f.at(place))?;
                     if let Some(other) = targets.iter().find(|t| t.topic == target.topic) {
-                        return Err(Fault::new(format!("sinks \"{}\" and \"{}\" write one topic, \"{}\"", other.name.value, target.name.value, target.topic))
-                            .at(place)
-                            .hint("write both queries into one sink"));
+                        return Err(Fault::new(format!(
+                            "sinks \"{}\" and \"{}\" write one topic, \"{}\"",
+                            other.name.value, target.name.value, target.topic
+                        ))
+                        .at(place)
+                        .hint("write both queries into one sink"));
                     }
                     catalog.add_sink(&target.name.value);
                     targets.push(target);
@@ -76,9 +80,12 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     }
     for target in &targets {
         if let Some(stream) = streams.iter().find(|s| s.topic == target.topic) {
-            return Err(Fault::new(format!("sink \"{}\" writes topic \"{}\", which stream \"{}\" reads", target.name.value, target.topic, stream.name))
-                .at(target.place)
-                .hint("a pipeline does not feed itself: write another topic"));
+            return Err(Fault::new(format!(
+                "sink \"{}\" writes topic \"{}\", which stream \"{}\" reads",
+                target.name.value, target.topic, stream.name
+            ))
+            .at(target.place)
+            .hint("a pipeline does not feed itself: write another topic"));
         }
     }
     let plan = |expr: &ast::Expr, schema: &DFSchema| catalog.expression(expr, schema);
@@ -93,8 +100,10 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
         && zone != "UTC"
         && lowering.nodes.iter().any(|n| matches!(&n.operation, Operation::Assign(a) if a.size_micros >= DAY))
     {
-        return Err(Fault::new(format!("'table.local-time-zone' = '{zone}': windows of a day or more in another zone than UTC are not in this release"))
-            .hint("use UTC, or give the window an offset"));
+        return Err(Fault::new(format!(
+            "'table.local-time-zone' = '{zone}': windows of a day or more in another zone than UTC are not in this release"
+        ))
+        .hint("use UTC, or give the window an offset"));
     }
     let pruned = inputs(&streams, &plan, |stream| used.get(&stream.name).cloned().unwrap_or_default())?;
     let (mut lowering, sinks) = write_all(&catalog, pruned, &writings, &targets)?;
@@ -149,28 +158,46 @@ fn check_setting(key: &Name, value: &Name) -> Result<()> {
         "pipeline.name" => {
             let legal = |c: char| c.is_ascii_alphanumeric() || "._-".contains(c);
             if text.is_empty() || text.len() > 100 || !text.chars().all(legal) {
-                return Err(Fault::new(format!("\"{text}\" is not a name of a pipeline")).at(value.place).hint("use letters, digits, '.', '_' and '-', at most 100"));
+                return Err(Fault::new(format!("\"{text}\" is not a name of a pipeline"))
+                    .at(value.place)
+                    .hint("use letters, digits, '.', '_' and '-', at most 100"));
             }
             Ok(())
         }
         "tidemill.semantics" if text == "1" => Ok(()),
-        "tidemill.semantics" => Err(Fault::new(format!("semantics level '{text}' is not known: this release has '1'")).at(value.place)),
+        "tidemill.semantics" => {
+            Err(Fault::new(format!("semantics level '{text}' is not known: this release has '1'")).at(value.place))
+        }
         "nondeterministic" if ["true", "false"].contains(&text) => Ok(()),
         "nondeterministic" => Err(Fault::new(format!("'nondeterministic' is 'true' or 'false', not '{text}'")).at(value.place)),
         "table.local-time-zone" => match text.parse::<chrono_tz::Tz>() {
             Ok(_) => Ok(()),
-            Err(_) => Err(Fault::new(format!("time zone '{text}' is not known")).at(value.place).hint("write 'UTC' or a name as 'Europe/Berlin'")),
+            Err(_) => Err(Fault::new(format!("time zone '{text}' is not known"))
+                .at(value.place)
+                .hint("write 'UTC' or a name as 'Europe/Berlin'")),
         },
         "state_ttl" => Err(Fault::new("'state_ttl' is not in this release").at(key.place).hint("bound the state with windows")),
         _ => {
             let fault = Fault::new(format!("setting '{name}' is not known")).at(key.place);
-            let process = ["execution.", "parallelism.", "state.", "restart-", "table.exec", "taskmanager.", "jobmanager.", "auto.offset.reset", "processing.guarantee"];
+            let process = [
+                "execution.",
+                "parallelism.",
+                "state.",
+                "restart-",
+                "table.exec",
+                "taskmanager.",
+                "jobmanager.",
+                "auto.offset.reset",
+                "processing.guarantee",
+            ];
             if name == "auto.offset.reset" {
                 return Err(fault.hint("where to start is given to the command: --from earliest"));
             }
             Err(match crate::error::nearest(name, SETTINGS) {
                 Some(near) => fault.hint(format!("did you mean '{near}'?")),
-                None if process.iter().any(|p| name.starts_with(p)) => fault.hint("how the process runs is set in the config file"),
+                None if process.iter().any(|p| name.starts_with(p)) => {
+                    fault.hint("how the process runs is set in the config file")
+                }
                 None => fault.hint(format!("known are {}", list(&SETTINGS[..4]))),
             })
         }
@@ -181,7 +208,8 @@ fn pipeline_name(settings: &BTreeMap<String, String>, options: &Options) -> Resu
     match (settings.get("pipeline.name"), &options.default_name) {
         (Some(name), _) => Ok((name.clone(), true)),
         (None, Some(name)) => Ok((name.clone(), false)),
-        (None, None) => Err(Fault::new("the pipeline has no name").hint("write SET 'pipeline.name' = '...' at the top of the file: its group, state and topics are named after it")),
+        (None, None) => Err(Fault::new("the pipeline has no name")
+            .hint("write SET 'pipeline.name' = '...' at the top of the file: its group, state and topics are named after it")),
     }
 }
 
@@ -196,7 +224,13 @@ fn sink_name(name: &Name) -> Result<()> {
 }
 
 /// Whether the name is free; `IF NOT EXISTS` leaves the first definition in force.
-fn is_new(defined: &mut BTreeMap<String, (&'static str, Place)>, name: &Name, kind: &'static str, place: Place, if_not_exists: bool) -> Result<bool> {
+fn is_new(
+    defined: &mut BTreeMap<String, (&'static str, Place)>,
+    name: &Name,
+    kind: &'static str,
+    place: Place,
+    if_not_exists: bool,
+) -> Result<bool> {
     match defined.get(&name.value) {
         None => {
             defined.insert(name.value.clone(), (kind, place));
@@ -204,7 +238,8 @@ fn is_new(defined: &mut BTreeMap<String, (&'static str, Place)>, name: &Name, ki
         }
         Some(_) if if_not_exists => Ok(false),
         Some((kind, first)) => {
-            Err(Fault::new(format!("\"{}\" is defined already: a {kind}, in line {}", name.value, first.line)).at(name.place.or(Some(place))))
+            Err(Fault::new(format!("\"{}\" is defined already: a {kind}, in line {}", name.value, first.line))
+                .at(name.place.or(Some(place))))
         }
     }
 }
@@ -237,7 +272,13 @@ fn write_all<'a>(
     Ok((lowering, sinks))
 }
 
-fn write(catalog: &Catalog, lowering: &mut Lowering, sinks: &mut Vec<super::Sink>, writing: &Writing, targets: &[Target]) -> Result<()> {
+fn write(
+    catalog: &Catalog,
+    lowering: &mut Lowering,
+    sinks: &mut Vec<super::Sink>,
+    writing: &Writing,
+    targets: &[Target],
+) -> Result<()> {
     let name = &writing.sink;
     let Some(target) = targets.iter().find(|t| t.name.value == name.value) else {
         let known: Vec<&str> = targets.iter().map(|t| t.name.value.as_str()).collect();

@@ -70,21 +70,22 @@ pub(super) fn parse(file: &SqlFile) -> Result<Vec<Parsed>> {
 pub(super) fn parse_fault(error: ParserError) -> Fault {
     let text = match error {
         ParserError::ParserError(text) | ParserError::TokenizerError(text) => text,
-        ParserError::RecursionLimitExceeded => return Fault::new("this is nested too deeply").hint("move parts of it into views"),
+        ParserError::RecursionLimitExceeded => {
+            return Fault::new("this is nested too deeply").hint("move parts of it into views");
+        }
     };
     let (message, place) = match text.rsplit_once(" at Line: ") {
         None => (text.as_str(), None),
         Some((message, at)) => {
             let mut numbers = at.split(|c: char| !c.is_ascii_digit()).filter(|n| !n.is_empty()).map(|n| n.parse::<u64>());
             match (numbers.next(), numbers.next()) {
-                (Some(Ok(line)), Some(Ok(column))) if line > 0 && column > 0 => {
-                    (message, Some(Place { line, column, width: 1 }))
-                }
+                (Some(Ok(line)), Some(Ok(column))) if line > 0 && column > 0 => (message, Some(Place { line, column, width: 1 })),
                 _ => (message, None),
             }
         }
     };
-    let message = message.replacen("Expected: ", "expected ", 1).replace(", found: ", ", found ").replace("found EOF", "found the end");
+    let message =
+        message.replacen("Expected: ", "expected ", 1).replace(", found: ", ", found ").replace("found EOF", "found the end");
     Fault::new(lower_first(&message)).at(place)
 }
 
@@ -239,8 +240,7 @@ fn slice(text: &str, from: Location, to: Location) -> String {
     parts.collect::<Vec<_>>().join(" ")
 }
 
-const KSQL_WINDOW: &str =
-    "ksqlDB's WINDOW is a table function here: FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end";
+const KSQL_WINDOW: &str = "ksqlDB's WINDOW is a table function here: FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) GROUP BY window_start, window_end";
 
 fn parse_piece(file: &SqlFile, piece: &Piece) -> Result<Parsed> {
     let place = piece.place();
@@ -272,10 +272,12 @@ fn read_piece(file: &SqlFile, piece: &Piece) -> Result<(&'static str, String, Bo
             let definition = read_definition(&mut reader, "SINK")?;
             Ok(("CREATE SINK", definition.name.value.clone(), Body::Sink(definition)))
         }
-        ["CREATE", "TABLE", ..] | ["CREATE", "TEMPORARY", "TABLE", _] => {
-            Err(Fault::new("CREATE TABLE: tables and joins are not in this release")
-                .hint("CREATE STREAM reads a topic as events, CREATE SINK writes one; a sink with PRIMARY KEY is a table of last values"))
-        }
+        ["CREATE", "TABLE", ..] | ["CREATE", "TEMPORARY", "TABLE", _] => Err(Fault::new(
+            "CREATE TABLE: tables and joins are not in this release",
+        )
+        .hint(
+            "CREATE STREAM reads a topic as events, CREATE SINK writes one; a sink with PRIMARY KEY is a table of last values",
+        )),
         ["CREATE", "VIEW", ..] | ["CREATE", "TEMPORARY", "VIEW", _] => read_view(&mut reader),
         ["CREATE", "OR", "REPLACE", _] => {
             Err(Fault::new("CREATE OR REPLACE is not known: a file defines everything once").hint("leave OR REPLACE out"))
@@ -304,10 +306,12 @@ fn without_emit(piece: &Piece) -> Result<&[TokenWithSpan]> {
     let place = Place::of(piece.tokens[at].span);
     match piece.word(at + 1).as_deref() {
         Some("FINAL") if at + 2 == count => Ok(&piece.tokens[..at]),
-        Some("CHANGES") => Err(Fault::new("EMIT CHANGES is ksqlDB's").at(place).hint(
-            "leave it out: a windowed result is emitted once, an updating GROUP BY goes into a sink with PRIMARY KEY",
-        )),
-        Some("EVERY") => Err(Fault::new("EMIT EVERY is reserved and not in this release").at(place).hint("leave it out: EMIT FINAL")),
+        Some("CHANGES") => Err(Fault::new("EMIT CHANGES is ksqlDB's")
+            .at(place)
+            .hint("leave it out: a windowed result is emitted once, an updating GROUP BY goes into a sink with PRIMARY KEY")),
+        Some("EVERY") => {
+            Err(Fault::new("EMIT EVERY is reserved and not in this release").at(place).hint("leave it out: EMIT FINAL"))
+        }
         _ => Ok(&piece.tokens),
     }
 }
@@ -384,16 +388,17 @@ fn read_definition(reader: &mut Reader, kind: &str) -> Result<Definition> {
         reader.text("a comment")?;
     }
     let as_select = |reader: &Reader| {
-        Fault::new(format!("CREATE {kind} ... AS SELECT is ksqlDB's")).at(reader.place()).hint(format!(
-            "write CREATE SINK {0} WITH (...); INSERT INTO {0} SELECT ...",
-            name.value
-        ))
+        Fault::new(format!("CREATE {kind} ... AS SELECT is ksqlDB's"))
+            .at(reader.place())
+            .hint(format!("write CREATE SINK {0} WITH (...); INSERT INTO {0} SELECT ...", name.value))
     };
     if reader.peek().as_deref() == Some("AS") {
         return Err(as_select(reader));
     }
     if reader.peek().as_deref() == Some("PARTITIONED") {
-        return Err(Fault::new("PARTITIONED BY is not known").at(reader.place()).hint("'key.fields' or PRIMARY KEY say how a topic is keyed"));
+        return Err(Fault::new("PARTITIONED BY is not known")
+            .at(reader.place())
+            .hint("'key.fields' or PRIMARY KEY say how a topic is keyed"));
     }
     let mut options = Vec::new();
     if reader.accept(&["WITH"]) {
@@ -484,7 +489,9 @@ fn read_check(reader: &mut Reader, name: Option<Name>) -> Result<Item> {
     let text = reader.source(from, reader.parser.index());
     reader.expect_token(&Token::RParen)?;
     if reader.peek().as_deref() == Some("NOT") {
-        return Err(Fault::new("NOT ENFORCED: a check is always enforced").at(reader.place()).hint("leave the check out, or say ON VIOLATION DROP"));
+        return Err(Fault::new("NOT ENFORCED: a check is always enforced")
+            .at(reader.place())
+            .hint("leave the check out, or say ON VIOLATION DROP"));
     }
     reader.accept(&["ENFORCED"]);
     let mut on_violation = OnViolation::DeadLetter;

@@ -50,8 +50,16 @@ fn write_all(out: &mut String, topology: &Topology) -> std::fmt::Result {
 
 fn write_source(out: &mut String, source: &Source) -> std::fmt::Result {
     writeln!(out, "source {} (topic {})", source.name, source.topic)?;
-    writeln!(out, "  value: {} version {} id {}, reads {} of {} columns: {}", source.value.subject, source.value.version, source.value.id,
-        source.value_columns.len(), source.value.columns.fields().len(), value_names(source).join(", "))?;
+    writeln!(
+        out,
+        "  value: {} version {} id {}, reads {} of {} columns: {}",
+        source.value.subject,
+        source.value.version,
+        source.value.id,
+        source.value_columns.len(),
+        source.value.columns.fields().len(),
+        value_names(source).join(", ")
+    )?;
     if let Some(key) = &source.key {
         let names: Vec<&str> = key.fields.iter().map(|f| f.name().as_str()).collect();
         writeln!(out, "  key: {}, reads {}", format_name(key.format), names.join(", "))?;
@@ -123,7 +131,8 @@ fn describe(topology: &Topology, node: &Node) -> String {
             format!("filter {}", conjuncts.join(" AND "))
         }
         Operation::Project(spec) => {
-            let exprs: Vec<String> = spec.exprs.iter().zip(spec.schema.fields()).map(|(e, f)| format!("{e} AS {}", f.name())).collect();
+            let exprs: Vec<String> =
+                spec.exprs.iter().zip(spec.schema.fields()).map(|(e, f)| format!("{e} AS {}", f.name())).collect();
             format!("project {}", exprs.join(", "))
         }
         Operation::Assign(spec) => {
@@ -172,7 +181,11 @@ fn aggregate(spec: &AggregateSpec) -> String {
         None => "updating".into(),
     };
     let order = if spec.order_free { ", exact sums" } else { "" };
-    format!("{} group by {} ({window}{order})", if calls.is_empty() { "keys".to_owned() } else { calls.join(", ") }, groups.join(", "))
+    format!(
+        "{} group by {} ({window}{order})",
+        if calls.is_empty() { "keys".to_owned() } else { calls.join(", ") },
+        groups.join(", ")
+    )
 }
 
 fn function(function: &Function) -> String {
@@ -223,7 +236,8 @@ pub fn explain_json(topology: &Topology) -> Value {
             let names: Vec<&str> = key.fields.iter().map(|f| f.name().as_str()).collect();
             json!({"format": format_name(key.format), "columns": names})
         });
-        let checks = source.ingest.checks.iter().map(|c| json!({"name": c.name, "check": c.text, "on_violation": policy(c.on_violation)}));
+        let checks =
+            source.ingest.checks.iter().map(|c| json!({"name": c.name, "check": c.text, "on_violation": policy(c.on_violation)}));
         let time = match source.ingest.event_time {
             EventTime::RecordTimestamp => json!({"column": null}),
             EventTime::Column { column, delay_micros, max_ahead_micros } => json!({

@@ -6,7 +6,9 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{Expr, Operator};
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal, NegativeExpr};
@@ -16,12 +18,30 @@ use super::fault::{Fault, Result};
 
 /// A planned expression over `plan` as one over `node`, where column `i` of the plan is column `columns[i]` of the node.
 pub(super) fn physical(expr: &Expr, plan: &DFSchema, node: &Schema, columns: &[Option<usize>]) -> Result<Arc<dyn PhysicalExpr>> {
+    let expr = &simplified(expr, plan)?;
     let planned = create_physical_expr(expr, plan, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
     let placed = planned.transform_up(|e| place(e, node, columns)).data()?;
     Ok(placed)
 }
 
-fn place(expr: Arc<dyn PhysicalExpr>, node: &Schema, columns: &[Option<usize>]) -> datafusion_common::Result<Transformed<Arc<dyn PhysicalExpr>>> {
+/// Some functions (COALESCE, NVL) exist only to be rewritten; constants stay as they are, so that their overflow is found on a row.
+fn simplified(expr: &Expr, plan: &DFSchema) -> Result<Expr> {
+    let context = SimplifyContext::builder().with_schema(Arc::new(plan.clone())).build();
+    let rewritten = expr.clone().transform_up(|e| match e {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => match func.simplify(args, &context)? {
+            ExprSimplifyResult::Simplified(simple) => Ok(Transformed::yes(simple)),
+            ExprSimplifyResult::Original(args) => Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))),
+        },
+        other => Ok(Transformed::no(other)),
+    });
+    Ok(rewritten.data()?)
+}
+
+fn place(
+    expr: Arc<dyn PhysicalExpr>,
+    node: &Schema,
+    columns: &[Option<usize>],
+) -> datafusion_common::Result<Transformed<Arc<dyn PhysicalExpr>>> {
     if let Some(column) = expr.downcast_ref::<Column>() {
         let Some(Some(at)) = columns.get(column.index()) else {
             return Err(Fault::new(format!("column \"{}\" was pruned though it is used", column.name())).into());
@@ -32,7 +52,8 @@ fn place(expr: Arc<dyn PhysicalExpr>, node: &Schema, columns: &[Option<usize>]) 
         && matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply)
     {
         // An overflow is an error on its row, never a wrapped number.
-        let checked = BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right())).with_fail_on_overflow(true);
+        let checked =
+            BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right())).with_fail_on_overflow(true);
         return Ok(Transformed::yes(Arc::new(checked)));
     }
     if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {

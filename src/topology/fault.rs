@@ -193,7 +193,9 @@ fn describe_schema(error: &SchemaError) -> Fault {
         }
         SchemaError::AmbiguousReference { field } => {
             let place = field.spans().first().and_then(Place::of_planned);
-            Fault::new(format!("column \"{}\" is ambiguous", field.name)).at(place).hint("put the table's name or alias before it")
+            Fault::new(format!("column \"{}\" is ambiguous", field.name))
+                .at(place)
+                .hint("put the table's name or alias before it")
         }
         SchemaError::DuplicateQualifiedField { name, .. } | SchemaError::DuplicateUnqualifiedField { name } => {
             Fault::new(format!("two columns have the name \"{name}\"")).hint("give one of them another name with AS")

@@ -133,9 +133,13 @@ fn insert(map: &mut HashMap<String, Arc<ScalarUDF>>, function: Arc<ScalarUDF>) {
 /// What to write instead of a clock or a random number; `None` for all other functions.
 pub(super) fn nondeterministic(name: &str) -> Option<&'static str> {
     Some(match name {
-        "now" | "current_timestamp" | "localtimestamp" | "current_row_timestamp" | "unix_timestamp" | "current_time" | "localtime" => {
-            "use the event time: the watermark's column, or a column ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp'"
-        }
+        "now"
+        | "current_timestamp"
+        | "localtimestamp"
+        | "current_row_timestamp"
+        | "unix_timestamp"
+        | "current_time"
+        | "localtime" => "use the event time: the watermark's column, or a column ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp'",
         "proctime" => "there is no processing time: use the event time, a column ts TIMESTAMP_LTZ(3) METADATA FROM 'timestamp'",
         "current_date" | "today" => "use the date of the event time: CAST(ts AS DATE)",
         "random" | "rand" | "rand_integer" => "hash a column of the record: md5(key)",
@@ -168,14 +172,18 @@ pub(super) fn substitute(name: &str) -> Option<&'static str> {
         "from_base64" => "write decode(text, 'base64')",
         "latest_by_offset" => "write LAST_VALUE(x)",
         "earliest_by_offset" => "write FIRST_VALUE(x)",
-        "collect_list" | "collect_set" | "collect" => "collecting aggregates are not in this release: their result depends on the order of rows",
+        "collect_list" | "collect_set" | "collect" => {
+            "collecting aggregates are not in this release: their result depends on the order of rows"
+        }
         "ucase" => "write upper(text)",
         "lcase" => "write lower(text)",
         "len" => "write char_length(text)",
         "stringtotimestamp" => "write to_timestamp(text)",
         "session_start" | "hop_start" | "tumble_start" | "windowstart" => "write window_start, of TABLE(TUMBLE(...))",
         "session_end" | "hop_end" | "tumble_end" | "windowend" => "write window_end, of TABLE(TUMBLE(...))",
-        "tumble" | "hop" | "cumulate" | "session" => "windows are table functions: FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE))",
+        "tumble" | "hop" | "cumulate" | "session" => {
+            "windows are table functions: FROM TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE))"
+        }
         _ => return None,
     })
 }
@@ -217,9 +225,10 @@ pub(super) fn as_flink(expr: Expr, schema: &DFSchema) -> datafusion_common::Resu
             args.push(lit("g"));
             Transformed::yes(call(args))
         }
-        ("to_timestamp", 1) => {
-            Transformed::yes(Expr::Cast(Cast::new(Box::new(call(args)), DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, None))))
-        }
+        ("to_timestamp", 1) => Transformed::yes(Expr::Cast(Cast::new(
+            Box::new(call(args)),
+            DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, None),
+        ))),
         ("to_timestamp", _) => {
             if let Some(Expr::Literal(ScalarValue::Utf8(Some(pattern)), _)) = args.get(1)
                 && !pattern.contains('%')
@@ -227,7 +236,10 @@ pub(super) fn as_flink(expr: Expr, schema: &DFSchema) -> datafusion_common::Resu
                 let fault = Fault::new(format!("to_timestamp: \"{pattern}\" is not a pattern here"));
                 return Err(fault.hint("Flink's patterns are Java's: write '%Y-%m-%d %H:%M:%S'").into());
             }
-            Transformed::yes(Expr::Cast(Cast::new(Box::new(call(args)), DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, None))))
+            Transformed::yes(Expr::Cast(Cast::new(
+                Box::new(call(args)),
+                DataType::Timestamp(arrow::datatypes::TimeUnit::Millisecond, None),
+            )))
         }
         _ => Transformed::no(call(args)),
     })
@@ -425,4 +437,3 @@ pub(super) fn counts_rows(args: &[Expr]) -> bool {
         _ => false,
     }
 }
-

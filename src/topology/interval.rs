@@ -12,7 +12,8 @@ pub(super) const DAY: i64 = 24 * HOUR;
 /// Microseconds of an interval literal.
 pub(super) fn micros(expr: &Expr) -> Result<i64> {
     let place = Place::of(expr.span());
-    let negative = |expr: &Expr| micros(expr).and_then(|m| m.checked_neg().ok_or_else(|| Fault::new("this interval is too long")));
+    let negative =
+        |expr: &Expr| micros(expr).and_then(|m| m.checked_neg().ok_or_else(|| Fault::new("this interval is too long")));
     let Expr::Interval(Interval { value, leading_field, last_field: None, .. }) = expr else {
         return match expr {
             Expr::Nested(inner) => micros(inner),

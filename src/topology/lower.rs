@@ -209,7 +209,8 @@ impl<'a> Lowering<'a> {
         let mut fields: Vec<FieldRef> = Vec::new();
         let mut columns = vec![None; width];
         for (n, expr) in used {
-            let physical = expression::physical(unaliased(expr), plan, &schema, &input.columns).map_err(|f| f.at(place_in(expr)))?;
+            let physical =
+                expression::physical(unaliased(expr), plan, &schema, &input.columns).map_err(|f| f.at(place_in(expr)))?;
             columns[n] = Some(exprs.len());
             fields.push(Arc::new(expression::field(&physical, &schema, projection.schema.field(n).name())?));
             exprs.push(physical);
@@ -301,9 +302,12 @@ impl<'a> Lowering<'a> {
         let input = self.lower(&window.input, &below)?;
         let place = window.place();
         if let Some(by) = &input.updating {
-            return Err(Fault::new(format!("{} over the results of \"{by}\", which change, is not in this release", window.function()))
-                .at(place)
-                .hint("aggregate in windows first: a window's result does not change"));
+            return Err(Fault::new(format!(
+                "{} over the results of \"{by}\", which change, is not in this release",
+                window.function()
+            ))
+            .at(place)
+            .hint("aggregate in windows first: a window's result does not change"));
         }
         if !input.lineage[time].time {
             return Err(self.no_time(window, &input, plan).at(place));
@@ -312,7 +316,9 @@ impl<'a> Lowering<'a> {
         let time_column = at(&input, time)?;
         let zone = match schema.field(time_column).data_type() {
             DataType::Timestamp(_, zone) => zone.clone(),
-            other => return Err(Fault::new(format!("column \"{}\" is {}, not a time", window.time.name, sql_name(other))).at(place)),
+            other => {
+                return Err(Fault::new(format!("column \"{}\" is {}, not a time", window.time.name, sql_name(other))).at(place));
+            }
         };
         let mut fields: Vec<FieldRef> = schema.fields().iter().cloned().collect();
         let first = fields.len();
@@ -329,7 +335,8 @@ impl<'a> Lowering<'a> {
         };
         let node = self.add(Operation::Assign(spec), vec![input.node], output);
         let mut columns: Vec<Option<usize>> = window.kept.iter().map(|n| input.columns[*n]).collect();
-        let mut lineage: Vec<Lineage> = window.kept.iter().map(|n| Lineage { window: None, ..input.lineage[*n].clone() }).collect();
+        let mut lineage: Vec<Lineage> =
+            window.kept.iter().map(|n| Lineage { window: None, ..input.lineage[*n].clone() }).collect();
         for (n, edge) in [Edge::Start, Edge::End, Edge::Time].into_iter().enumerate() {
             columns.push(Some(first + n));
             let window = Some(WindowColumn { edge, node, size_micros: window.size_micros });
@@ -359,7 +366,12 @@ impl<'a> Lowering<'a> {
 
 /// The node's column that holds column `n` of the plan.
 pub(super) fn at(lowered: &Lowered, n: usize) -> Result<usize> {
-    lowered.columns.get(n).copied().flatten().ok_or_else(|| Fault::new(format!("column {n} of the plan was pruned though it is used")))
+    lowered
+        .columns
+        .get(n)
+        .copied()
+        .flatten()
+        .ok_or_else(|| Fault::new(format!("column {n} of the plan was pruned though it is used")))
 }
 
 pub(super) fn unaliased(expr: &Expr) -> &Expr {
@@ -446,7 +458,10 @@ fn meet(branches: &[Lowered], lineage: &[Lineage]) -> Distribution {
     }
     let missing = (0..names.len()).find(|part| !lineage.iter().any(|l| l.key_part == Some(*part)));
     if let Some(part) = missing {
-        return Distribution::Unknown(format!("the key column \"{}\" must stand in the same place of each SELECT of the UNION ALL", names[part]));
+        return Distribution::Unknown(format!(
+            "the key column \"{}\" must stand in the same place of each SELECT of the UNION ALL",
+            names[part]
+        ));
     }
     Distribution::Parts { names, topics: all_topics, bare_or_trusted: trusted, format }
 }

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, Query, Select, SelectFlavor,
-    SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, Query, Select,
+    SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
 };
 
 use super::dialect::TABLE_ARGUMENT;
@@ -59,12 +59,16 @@ impl Visitor for Walk<'_> {
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Fault> {
         let args = match factor {
-            TableFactor::TableFunction { expr: Expr::Function(Function { args: FunctionArguments::List(list), .. }), .. } => &list.args,
+            TableFactor::TableFunction { expr: Expr::Function(Function { args: FunctionArguments::List(list), .. }), .. } => {
+                &list.args
+            }
             TableFactor::Table { args: Some(args), .. } => &args.args,
             _ => return flow(check_factor(factor)),
         };
         for arg in args {
-            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) | FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. } = arg {
+            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+            | FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. } = arg
+            {
                 self.inputs.push(std::ptr::from_ref(expr));
             }
         }
@@ -94,10 +98,13 @@ fn check_query(query: &Query) -> Result<()> {
         return Err(not_yet("WITH RECURSIVE", Place::of(with.with_token.0.span)));
     }
     if let Some(order) = &query.order_by {
-        return Err(not_yet("ORDER BY", Place::of(order.span()).or(place)).hint("a stream has no end to sort; a sink's rows come in event-time order of their windows"));
+        return Err(not_yet("ORDER BY", Place::of(order.span()).or(place))
+            .hint("a stream has no end to sort; a sink's rows come in event-time order of their windows"));
     }
     if let Some(limit) = &query.limit_clause {
-        let LimitClause::LimitOffset { limit: Some(expr), .. } = limit else { return Err(not_yet("OFFSET", Place::of(limit.span()).or(place))) };
+        let LimitClause::LimitOffset { limit: Some(expr), .. } = limit else {
+            return Err(not_yet("OFFSET", Place::of(limit.span()).or(place)));
+        };
         return Err(not_yet("LIMIT", Place::of(expr.span()).or(place)));
     }
     if query.fetch.is_some() {
@@ -120,9 +127,12 @@ fn check_body(body: &SetExpr) -> Result<()> {
             match (op, set_quantifier) {
                 (SetOperator::Union, SetQuantifier::All) => {}
                 (SetOperator::Union, SetQuantifier::None | SetQuantifier::Distinct) => {
-                    return Err(not_yet("UNION", Place::of(right.span()).or(place)).hint("write UNION ALL; to drop duplicates, GROUP BY all columns after it"));
+                    return Err(not_yet("UNION", Place::of(right.span()).or(place))
+                        .hint("write UNION ALL; to drop duplicates, GROUP BY all columns after it"));
                 }
-                (SetOperator::Union, _) => return Err(not_yet("UNION BY NAME", place).hint("write UNION ALL with the columns in one order")),
+                (SetOperator::Union, _) => {
+                    return Err(not_yet("UNION BY NAME", place).hint("write UNION ALL with the columns in one order"));
+                }
                 (op, _) => return Err(not_yet(&op.to_string(), Place::of(right.span()).or(place))),
             }
             check_body(left)?;
@@ -159,7 +169,9 @@ fn check_select(select: &Select) -> Result<()> {
     }
     match &select.group_by {
         GroupByExpr::All(_) => return Err(not_yet("GROUP BY ALL", place).hint("name the columns")),
-        GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => return Err(not_yet("GROUP BY ... WITH ROLLUP | CUBE", place)),
+        GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => {
+            return Err(not_yet("GROUP BY ... WITH ROLLUP | CUBE", place));
+        }
         GroupByExpr::Expressions(..) => {}
     }
     match select.from.as_slice() {
@@ -201,9 +213,13 @@ impl Walk<'_> {
     fn check_expr(&self, expr: &Expr) -> Result<()> {
         let place = Place::of(expr.span());
         match expr {
-            Expr::Subquery(query) => Err(not_yet("a subquery as a value", place.or(Place::of(query.span()))).hint("subqueries may stand in FROM")),
+            Expr::Subquery(query) => {
+                Err(not_yet("a subquery as a value", place.or(Place::of(query.span()))).hint("subqueries may stand in FROM"))
+            }
             Expr::InSubquery { .. } => Err(not_yet("IN (SELECT ...)", place).hint("subqueries may stand in FROM")),
-            Expr::Exists { subquery, .. } => Err(not_yet("EXISTS", place.or(Place::of(subquery.span()))).hint("subqueries may stand in FROM")),
+            Expr::Exists { subquery, .. } => {
+                Err(not_yet("EXISTS", place.or(Place::of(subquery.span()))).hint("subqueries may stand in FROM"))
+            }
             Expr::AnyOp { .. } | Expr::AllOp { .. } => Err(not_yet("ANY and ALL", place)),
             Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => Err(not_yet("GROUPING SETS, CUBE and ROLLUP", place)),
             Expr::Function(function) => self.check_function(function),
@@ -217,7 +233,9 @@ impl Walk<'_> {
         let lower = name.to_lowercase();
         if function.over.is_some() {
             let hint = match lower.as_str() {
-                "row_number" | "rank" | "dense_rank" => "top-N and dedup are not in this release; FIRST_VALUE or LAST_VALUE with GROUP BY may do",
+                "row_number" | "rank" | "dense_rank" => {
+                    "top-N and dedup are not in this release; FIRST_VALUE or LAST_VALUE with GROUP BY may do"
+                }
                 _ => "aggregate over TUMBLE or HOP with GROUP BY window_start, window_end",
             };
             return Err(not_yet(&format!("{} OVER (...)", name.to_uppercase()), place).hint(hint));
@@ -237,7 +255,9 @@ impl Walk<'_> {
         if let Some(instead) = nondeterministic(&lower) {
             let clock = lower == "proctime" || !self.functions.scalars.contains_key(&lower);
             if clock || !self.allow_nondeterministic {
-                return Err(Fault::new(format!("{}() gives another result in a replay", name.to_uppercase())).at(place).hint(instead));
+                return Err(Fault::new(format!("{}() gives another result in a replay", name.to_uppercase()))
+                    .at(place)
+                    .hint(instead));
             }
         }
         if let Some(why) = self.functions.depends_on_order(&lower) {

@@ -9,11 +9,11 @@ use super::ddl::{Definition, Item, Name};
 use super::expression;
 use super::fault::{Fault, Place, Result, list};
 use super::lower::{Distribution, Lineage, Lowered, Lowering, at};
+use super::stopgap::{derive_key, derive_value};
 use super::types::{instant_millis, sql_name, storable, widens};
 use super::with::Options;
 use super::{Metadata, Operation, Sink, SinkKey};
 use crate::codec::KeyFormat;
-use super::stopgap::{derive_key, derive_value};
 use crate::contract::derive::DerivedField;
 use crate::operator::consolidate::ConsolidateSpec;
 use crate::record::Topic;
@@ -59,7 +59,8 @@ pub(super) fn target(definition: Definition, place: Place) -> Result<Target> {
                         .hint("a sink's writable metadata is 'timestamp'"));
                 }
                 if !matches!(data_type, DataType::Timestamp(..)) {
-                    return Err(Fault::new(format!("metadata 'timestamp' is TIMESTAMP_LTZ(3), not {}", sql_name(&data_type))).at(name.place));
+                    return Err(Fault::new(format!("metadata 'timestamp' is TIMESTAMP_LTZ(3), not {}", sql_name(&data_type)))
+                        .at(name.place));
                 }
                 if target.timestamp.replace(name).is_some() {
                     return Err(Fault::new("a record has one timestamp").at(from.place));
@@ -75,7 +76,9 @@ pub(super) fn target(definition: Definition, place: Place) -> Result<Target> {
             }
             Item::Check { name, place, .. } => {
                 let place = name.and_then(|n| n.place).or(place);
-                return Err(Fault::new("a sink has no CHECK: it is a stream's").at(place).hint("filter in the query with WHERE or HAVING"));
+                return Err(Fault::new("a sink has no CHECK: it is a stream's")
+                    .at(place)
+                    .hint("filter in the query with WHERE or HAVING"));
             }
             Item::Computed { name, .. } => {
                 return Err(Fault::new("a sink has no computed columns").at(name.place).hint("compute it in the SELECT"));
@@ -137,7 +140,9 @@ impl Target {
                 "\"{by}\" changes its results as rows arrive, and sink \"{}\" is append-only",
                 self.name.value
             ))
-            .hint(format!("give the sink a PRIMARY KEY, or aggregate in windows: TABLE(TUMBLE(...)) with GROUP BY window_start, window_end")));
+            .hint(format!(
+                "give the sink a PRIMARY KEY, or aggregate in windows: TABLE(TUMBLE(...)) with GROUP BY window_start, window_end"
+            )));
         }
         let input = lowering.schema(lowered.node);
         let arriving = self.arriving(insert, &input)?;
@@ -149,7 +154,10 @@ impl Target {
         };
         let lineage: Vec<&Lineage> = arriving.iter().map(|a| &a.lineage).collect();
         let key = self.key(&schema, &lineage, lowered)?;
-        let exprs = arriving.iter().zip(schema.fields()).map(|(a, field)| expression::cast(Arc::clone(&a.expr), &input, field.data_type()));
+        let exprs = arriving
+            .iter()
+            .zip(schema.fields())
+            .map(|(a, field)| expression::cast(Arc::clone(&a.expr), &input, field.data_type()));
         let mut node = lowering.project_to(lowered.node, exprs.collect::<Result<_>>()?, Arc::clone(&schema));
         if let Some(key) = &key {
             let spec = ConsolidateSpec { key_columns: key.columns.clone() };
@@ -186,8 +194,12 @@ impl Target {
                 }
                 let data_type = storable(column.field.data_type());
                 if let DataType::Null | DataType::Interval(_) | DataType::Duration(_) = data_type {
-                    return Err(Fault::new(format!("column \"{name}\" of sink \"{}\" is {}, which no topic holds", self.name.value, sql_name(&data_type)))
-                        .hint(format!("CAST it: CAST(... AS STRING) AS {name}")));
+                    return Err(Fault::new(format!(
+                        "column \"{name}\" of sink \"{}\" is {}, which no topic holds",
+                        self.name.value,
+                        sql_name(&data_type)
+                    ))
+                    .hint(format!("CAST it: CAST(... AS STRING) AS {name}")));
                 }
                 column.field = column.field.with_data_type(data_type);
                 arriving.push(column);
@@ -243,11 +255,15 @@ impl Target {
         }
         let mut arriving = Vec::new();
         for (n, column) in targets.into_iter().enumerate() {
-            let from = if insert.list.is_empty() { Some(n) } else { insert.list.iter().position(|l| l.value == column.name.value) };
+            let from =
+                if insert.list.is_empty() { Some(n) } else { insert.list.iter().position(|l| l.value == column.name.value) };
             let name = column.name.value.as_str();
             let Some(from) = from else {
                 if !column.nullable {
-                    return Err(Fault::new(format!("column \"{name}\" of sink \"{}\" is NOT NULL and gets no value", self.name.value)));
+                    return Err(Fault::new(format!(
+                        "column \"{name}\" of sink \"{}\" is NOT NULL and gets no value",
+                        self.name.value
+                    )));
                 }
                 let null = datafusion_common::ScalarValue::try_from(&column.data_type)?;
                 let expr: Arc<dyn PhysicalExpr> = Arc::new(datafusion_physical_expr::expressions::Literal::new(null));
@@ -266,8 +282,11 @@ impl Target {
                 .hint(format!("CAST({} AS {})", insert.names[from], sql_name(&column.data_type))));
             }
             if given.field.is_nullable() && !column.nullable {
-                return Err(Fault::new(format!("column \"{name}\" of sink \"{}\" is NOT NULL, the SELECT may give NULL", self.name.value))
-                    .hint(format!("COALESCE({}, ...) or leave NOT NULL out", insert.names[from])));
+                return Err(Fault::new(format!(
+                    "column \"{name}\" of sink \"{}\" is NOT NULL, the SELECT may give NULL",
+                    self.name.value
+                ))
+                .hint(format!("COALESCE({}, ...) or leave NOT NULL out", insert.names[from])));
             }
             let changed = held != column.data_type;
             given.field = Field::new(name, column.data_type, column.nullable);
@@ -282,7 +301,8 @@ impl Target {
     /// A later INSERT into the same sink takes the first one's columns.
     fn agree(&self, schema: &SchemaRef, former: &Sink) -> Result<SchemaRef> {
         let shown = |schema: &SchemaRef| {
-            let columns: Vec<String> = schema.fields().iter().map(|f| format!("{} {}", f.name(), sql_name(f.data_type()))).collect();
+            let columns: Vec<String> =
+                schema.fields().iter().map(|f| format!("{} {}", f.name(), sql_name(f.data_type()))).collect();
             columns.join(", ")
         };
         let fits = schema.fields().len() == former.schema.fields().len()
@@ -292,8 +312,13 @@ impl Target {
         if fits {
             return Ok(Arc::clone(&former.schema));
         }
-        Err(Fault::new(format!("this INSERT gives sink \"{}\" ({}), an earlier one ({})", self.name.value, shown(schema), shown(&former.schema)))
-            .hint("declare the sink's columns in CREATE SINK"))
+        Err(Fault::new(format!(
+            "this INSERT gives sink \"{}\" ({}), an earlier one ({})",
+            self.name.value,
+            shown(schema),
+            shown(&former.schema)
+        ))
+        .hint("declare the sink's columns in CREATE SINK"))
     }
 
     fn key(&self, schema: &SchemaRef, lineage: &[&Lineage], lowered: &Lowered) -> Result<Option<SinkKey>> {
@@ -304,7 +329,8 @@ impl Target {
                 Ok(column) => columns.push(column),
                 Err(_) => {
                     let known: Vec<&str> = schema.fields().iter().map(|f| f.name().as_str()).collect();
-                    let fault = Fault::new(format!("column \"{}\" of the PRIMARY KEY is not in the SELECT", name.value)).at(name.place);
+                    let fault =
+                        Fault::new(format!("column \"{}\" of the PRIMARY KEY is not in the SELECT", name.value)).at(name.place);
                     return Err(match crate::error::nearest(&name.value, known.iter().copied()) {
                         Some(near) => fault.hint(format!("did you mean \"{near}\"?")),
                         None => fault.hint(format!("its columns are {}", list(&known))),
@@ -329,9 +355,13 @@ impl Target {
             };
             let held = schema.field(*only).data_type();
             if !types.contains(held) {
-                return Err(Fault::new(format!("'key.format' wants a key of type {shown}, \"{}\" is {}", names[0].value, sql_name(held)))
-                    .at(*place)
-                    .hint(format!("CAST({} AS {shown}), or another 'key.format'", names[0].value)));
+                return Err(Fault::new(format!(
+                    "'key.format' wants a key of type {shown}, \"{}\" is {}",
+                    names[0].value,
+                    sql_name(held)
+                ))
+                .at(*place)
+                .hint(format!("CAST({} AS {shown}), or another 'key.format'", names[0].value)));
             }
         }
         Ok(Some(SinkKey { columns, format, avro: None }))
@@ -361,10 +391,11 @@ impl Target {
             .hint("GROUP BY the key over the UNION ALL, with LAST_VALUE for the columns"));
         }
         match &lowered.distribution {
-            Distribution::Unknown(hint) => {
-                Err(Fault::new(format!("the PRIMARY KEY of sink \"{}\" does not follow from how its rows are distributed, and {stage}", self.name.value))
-                    .hint(hint.clone()))
-            }
+            Distribution::Unknown(hint) => Err(Fault::new(format!(
+                "the PRIMARY KEY of sink \"{}\" does not follow from how its rows are distributed, and {stage}",
+                self.name.value
+            ))
+            .hint(hint.clone())),
             Distribution::Parts { names, .. } => {
                 let held: Vec<usize> = columns.iter().filter_map(|c| lineage[*c].key_part).collect();
                 let missing: Vec<&str> =
@@ -389,7 +420,9 @@ impl Target {
                 Ok(column) if matches!(schema.field(column).data_type(), DataType::Timestamp(..)) => Some(column),
                 Ok(column) => {
                     let held = sql_name(schema.field(column).data_type());
-                    return Err(Fault::new(format!("the record's timestamp \"{}\" is {held}, not a time", name.value)).at(name.place));
+                    return Err(
+                        Fault::new(format!("the record's timestamp \"{}\" is {held}, not a time", name.value)).at(name.place)
+                    );
                 }
                 Err(_) => return Err(Fault::new(format!("column \"{}\" is not in the SELECT", name.value)).at(name.place)),
             },

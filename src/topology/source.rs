@@ -112,7 +112,13 @@ struct CheckItem {
 pub(super) type PlanExpr<'a> = dyn Fn(&ast::Expr, &DFSchema) -> Result<Expr> + 'a;
 
 /// Resolves a stream's columns against its contracts.
-pub(super) fn stream(definition: Definition, place: Place, contracts: &dyn Contracts, max_ahead_micros: Option<i64>, plan: &PlanExpr) -> Result<Stream> {
+pub(super) fn stream(
+    definition: Definition,
+    place: Place,
+    contracts: &dyn Contracts,
+    max_ahead_micros: Option<i64>,
+    plan: &PlanExpr,
+) -> Result<Stream> {
     let options = super::with::options(&definition.options, false)?;
     let (topic, topic_place) = topic_of(&definition.name, &options);
     let Some(value) = contracts.value(&topic, options.value_subject.as_deref())? else {
@@ -121,7 +127,15 @@ pub(super) fn stream(definition: Definition, place: Place, contracts: &dyn Contr
             .at(topic_place)
             .hint("register its Avro schema, or name another subject with 'value.subject'"));
     };
-    let mut resolve = Resolve { definition: &definition.name, options: &options, contracts, topic: &topic, value: &value, key_contract: None, key_format: options.key_format };
+    let mut resolve = Resolve {
+        definition: &definition.name,
+        options: &options,
+        contracts,
+        topic: &topic,
+        value: &value,
+        key_contract: None,
+        key_format: options.key_format,
+    };
     let declared = definition.items.iter().any(|i| matches!(i, Item::Column { .. }));
     let mut columns: Vec<Column> = Vec::new();
     if !declared {
@@ -184,8 +198,21 @@ pub(super) fn stream(definition: Definition, place: Place, contracts: &dyn Contr
     }
     let max_ahead_micros = options.max_ahead_micros.unwrap_or(max_ahead_micros);
     let name = definition.name.value;
-    let stream =
-        Stream { name, place, topic, value, key_format, key_contract, columns, schema, key_columns, watermark, checks, options, max_ahead_micros };
+    let stream = Stream {
+        name,
+        place,
+        topic,
+        value,
+        key_format,
+        key_contract,
+        columns,
+        schema,
+        key_columns,
+        watermark,
+        checks,
+        options,
+        max_ahead_micros,
+    };
     // Checks are planned even if nothing reads the stream.
     let all: BTreeSet<usize> = (0..stream.columns.len()).collect();
     stream.checked(&all, plan)?;
@@ -211,7 +238,9 @@ fn key_names(items: &[Item], options: &Options) -> Result<Vec<Name>> {
         Some((columns, place)) => {
             let same = |a: &[Name], b: &[Name]| a.len() == b.len() && a.iter().all(|n| b.iter().any(|m| m.value == n.value));
             if !options.key_fields.is_empty() && !same(columns, &options.key_fields) {
-                return Err(Fault::new("PRIMARY KEY and 'key.fields' name different columns").at(place).hint("leave one of them out"));
+                return Err(Fault::new("PRIMARY KEY and 'key.fields' name different columns")
+                    .at(place)
+                    .hint("leave one of them out"));
             }
             Ok(if options.key_fields.is_empty() { columns.clone() } else { options.key_fields.clone() })
         }
@@ -235,8 +264,11 @@ impl Resolve<'_> {
         let field_name = match name.value.strip_prefix(prefix.as_str()) {
             Some(rest) if !rest.is_empty() => rest,
             _ => {
-                return Err(Fault::new(format!("'key.fields' names \"{}\", which does not begin with the prefix \"{prefix}\"", name.value))
-                    .at(name.place));
+                return Err(Fault::new(format!(
+                    "'key.fields' names \"{}\", which does not begin with the prefix \"{prefix}\"",
+                    name.value
+                ))
+                .at(name.place));
             }
         };
         let format = self.format(name)?;
@@ -254,7 +286,8 @@ impl Resolve<'_> {
                     .at(name.place)
                     .nearest(&name.value, known));
             }
-            let field = Arc::new(Field::new(&name.value, data_type, false));
+            // A record of a stream may have no key: the column is NULL then.
+            let field = Arc::new(Field::new(&name.value, data_type, true));
             return Ok(Column { field, origin: Origin::Key(0), place: name.place });
         }
         let contract = self.key_contract(name)?;
@@ -263,9 +296,12 @@ impl Resolve<'_> {
         let at = if bare { Some(0) } else { fields.iter().position(|f| f.name() == field_name) };
         let Some(at) = at else {
             let names = self.value.columns.fields().iter().chain(fields).map(|f| f.name().as_str()).collect::<Vec<_>>();
-            return Err(Fault::new(format!("column \"{}\" is neither a field of the value nor of the key of topic \"{}\"", name.value, self.topic))
-                .at(name.place)
-                .nearest(&name.value, names));
+            return Err(Fault::new(format!(
+                "column \"{}\" is neither a field of the value nor of the key of topic \"{}\"",
+                name.value, self.topic
+            ))
+            .at(name.place)
+            .nearest(&name.value, names));
         };
         let field = Arc::new(Field::clone(&fields[at]).with_name(&name.value));
         Ok(Column { field, origin: Origin::Key(at), place: name.place })
@@ -279,9 +315,12 @@ impl Resolve<'_> {
             self.key_format = Some(KeyFormat::Avro);
             return Ok(KeyFormat::Avro);
         }
-        Err(Fault::new(format!("column \"{}\" is held by the key of topic \"{}\" alone, whose format is not known", name.value, self.topic))
-            .at(name.place)
-            .hint("give 'key.format' = 'string' (or long, int, bytes, avro)"))
+        Err(Fault::new(format!(
+            "column \"{}\" is held by the key of topic \"{}\" alone, whose format is not known",
+            name.value, self.topic
+        ))
+        .at(name.place)
+        .hint("give 'key.format' = 'string' (or long, int, bytes, avro)"))
     }
 
     fn key_contract(&mut self, name: &Name) -> Result<Arc<Contract>> {
@@ -299,7 +338,14 @@ impl Resolve<'_> {
     }
 
     /// A column that the file declares with a type: one of the value's fields, or one of the key's.
-    fn physical(&mut self, name: &Name, declared: &DataType, nullable: bool, place: Option<Place>, keys: &[Name]) -> Result<Column> {
+    fn physical(
+        &mut self,
+        name: &Name,
+        declared: &DataType,
+        nullable: bool,
+        place: Option<Place>,
+        keys: &[Name],
+    ) -> Result<Column> {
         let found = self.value.columns.fields().iter().position(|f| *f.name() == name.value);
         let (mut column, subject) = match found {
             Some(at) => {
@@ -313,7 +359,10 @@ impl Resolve<'_> {
             }
             None => {
                 let names: Vec<&str> = self.value.columns.fields().iter().map(|f| f.name().as_str()).collect();
-                let fault = Fault::new(format!("column \"{}\" of \"{}\" is not a field of \"{}\"", name.value, self.definition.value, self.value.subject));
+                let fault = Fault::new(format!(
+                    "column \"{}\" of \"{}\" is not a field of \"{}\"",
+                    name.value, self.definition.value, self.value.subject
+                ));
                 return Err(match crate::error::nearest(&name.value, names.iter().copied()) {
                     Some(near) => fault.hint(format!("did you mean \"{near}\"?")),
                     None => fault.hint(format!("its fields are {}", list(&names))),
@@ -357,7 +406,8 @@ fn metadata(name: &Name, declared: &DataType, from: &Name) -> Result<Column> {
     // Flink takes the record's timestamp as TIMESTAMP(3) too: the instant's clock in UTC.
     let local = matches!((&held, declared), (DataType::Timestamp(..), DataType::Timestamp(..)));
     if !widens(&held, declared) && !local {
-        return Err(Fault::new(format!("metadata '{}' is {}, not {}", metadata.as_str(), sql_name(&held), sql_name(declared))).at(name.place));
+        return Err(Fault::new(format!("metadata '{}' is {}, not {}", metadata.as_str(), sql_name(&held), sql_name(declared)))
+            .at(name.place));
     }
     let data_type = if same(&held, declared) { held } else { declared.clone() };
     let field = Arc::new(Field::new(&name.value, data_type, metadata.nullable()));
@@ -395,7 +445,8 @@ fn type_computed(columns: &mut [Column], plan: &PlanExpr) -> Result<()> {
         let planned = planned.map_err(|f| f.at(column.place))?;
         let identity: Vec<Option<usize>> = (0..schema.fields().len()).map(Some).collect();
         let physical = expression::physical(&planned, &schema, schema.as_arrow(), &identity).map_err(|f| f.at(column.place))?;
-        column.field = Arc::new(expression::field(&physical, schema.as_arrow(), column.field.name()).map_err(|f| f.at(column.place))?);
+        column.field =
+            Arc::new(expression::field(&physical, schema.as_arrow(), column.field.name()).map_err(|f| f.at(column.place))?);
     }
     Ok(())
 }
@@ -463,7 +514,11 @@ impl Stream {
             let expr = expression::physical(&expr, &planned, &schema, &identity)?;
             match expr.data_type(&schema)? {
                 DataType::Boolean => {}
-                other => return Err(Fault::new(format!("check \"{}\" is {}, not a condition", check.name, sql_name(&other))).at(check.place)),
+                other => {
+                    return Err(
+                        Fault::new(format!("check \"{}\" is {}, not a condition", check.name, sql_name(&other))).at(check.place)
+                    );
+                }
             }
             Ok(Check { name: check.name.clone(), text: check.text.clone(), expr, on_violation: check.on_violation })
         });
@@ -474,8 +529,10 @@ impl Stream {
     pub fn source(&self, used: &BTreeSet<usize>, plan: &PlanExpr) -> Result<(Source, Vec<Option<usize>>)> {
         let kept = self.kept(used, plan)?;
         // What has to be decoded for them: plain columns, and those that computed ones read.
-        let plain: Vec<usize> = (0..self.columns.len()).filter(|at| !matches!(self.columns[*at].origin, Origin::Computed(_))).collect();
-        let whole = DFSchema::try_from(Schema::new(plain.iter().map(|at| Arc::clone(&self.columns[*at].field)).collect::<Vec<_>>()))?;
+        let plain: Vec<usize> =
+            (0..self.columns.len()).filter(|at| !matches!(self.columns[*at].origin, Origin::Computed(_))).collect();
+        let whole =
+            DFSchema::try_from(Schema::new(plain.iter().map(|at| Arc::clone(&self.columns[*at].field)).collect::<Vec<_>>()))?;
         let mut computed = Vec::new();
         let mut read: BTreeSet<usize> = BTreeSet::new();
         for at in &kept {
@@ -518,11 +575,14 @@ impl Stream {
         let event_time = match self.watermark {
             None => EventTime::RecordTimestamp,
             Some((column, delay_micros)) => {
-                let Some(column) = kept.iter().position(|at| *at == column) else { return Err(Fault::new("the watermark's column was lost")) };
+                let Some(column) = kept.iter().position(|at| *at == column) else {
+                    return Err(Fault::new("the watermark's column was lost"));
+                };
                 EventTime::Column { column, delay_micros, max_ahead_micros: self.max_ahead_micros }
             }
         };
-        let ingest = IngestSpec { decoded: decoded.schema, columns: exprs, schema, checks: self.checked(used, plan)?, event_time };
+        let ingest =
+            IngestSpec { decoded: decoded.schema, columns: exprs, schema, checks: self.checked(used, plan)?, event_time };
         let places = (0..self.columns.len()).map(|at| kept.iter().position(|k| *k == at)).collect();
         let source = Source {
             name: self.name.clone(),
@@ -548,11 +608,14 @@ impl Stream {
             let at = whole.index_of_column(column)?;
             let wanted = whole.field(at).data_type();
             match places.get(at).copied().flatten() {
-                Some(place) if decoded.field(place).data_type() != wanted => {
-                    Err(Fault::new(format!("column \"{}\" is declared {}, but decoded as {}", column.name, sql_name(wanted), sql_name(decoded.field(place).data_type())))
-                        .hint("declare it as its contract has it to use it in a computed column")
-                        .into())
-                }
+                Some(place) if decoded.field(place).data_type() != wanted => Err(Fault::new(format!(
+                    "column \"{}\" is declared {}, but decoded as {}",
+                    column.name,
+                    sql_name(wanted),
+                    sql_name(decoded.field(place).data_type())
+                ))
+                .hint("declare it as its contract has it to use it in a computed column")
+                .into()),
                 _ => Ok(Transformed::no(expr)),
             }
         });

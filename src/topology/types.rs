@@ -91,8 +91,23 @@ pub(super) fn data_type(sql: &SqlType) -> Result<DataType> {
         other => {
             let text = other.to_string();
             let known = [
-                "BOOLEAN", "TINYINT", "SMALLINT", "INT", "BIGINT", "FLOAT", "DOUBLE", "DECIMAL", "STRING", "BYTES", "DATE", "TIME",
-                "TIMESTAMP", "TIMESTAMP_LTZ", "ARRAY", "MAP", "ROW",
+                "BOOLEAN",
+                "TINYINT",
+                "SMALLINT",
+                "INT",
+                "BIGINT",
+                "FLOAT",
+                "DOUBLE",
+                "DECIMAL",
+                "STRING",
+                "BYTES",
+                "DATE",
+                "TIME",
+                "TIMESTAMP",
+                "TIMESTAMP_LTZ",
+                "ARRAY",
+                "MAP",
+                "ROW",
             ];
             return Err(Fault::new(format!("type {text} is not known")).nearest(&text, known));
         }

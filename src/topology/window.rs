@@ -10,9 +10,7 @@ use datafusion_common::{Column, DFSchema, DFSchemaRef, TableReference};
 use datafusion_expr::logical_plan::{Extension, UserDefinedLogicalNodeCore};
 use datafusion_expr::planner::{PlannedRelation, RelationPlanner, RelationPlannerContext, RelationPlanning};
 use datafusion_expr::{Expr, ExprSchemable, LogicalPlan, LogicalPlanBuilder};
-use datafusion_sql::sqlparser::ast::{
-    self, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Spanned, TableFactor,
-};
+use datafusion_sql::sqlparser::ast::{self, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectName, Spanned, TableFactor};
 
 use super::dialect::TABLE_ARGUMENT;
 use super::fault::{Fault, Place, Result};
@@ -48,7 +46,9 @@ impl Window {
         let zone = match input.schema().field(index).data_type() {
             DataType::Timestamp(_, zone) => zone.clone(),
             other => {
-                return Err(Fault::new(format!("column \"{}\" is {}, not a time", time.name, super::types::sql_name(other))).at(place));
+                return Err(
+                    Fault::new(format!("column \"{}\" is {}, not a time", time.name, super::types::sql_name(other))).at(place)
+                );
             }
         };
         let mut kept = Vec::new();
@@ -155,7 +155,6 @@ impl RelationPlanner for Windows {
     }
 }
 
-
 const SHAPE: &str = "write TABLE(TUMBLE(TABLE s, DESCRIPTOR(ts), INTERVAL '1' MINUTE))";
 
 fn not_a_window(name: &ObjectName) -> Fault {
@@ -180,7 +179,11 @@ struct Arguments {
     offset: Option<ast::Expr>,
 }
 
-fn plan_window(name: &ObjectName, args: Vec<FunctionArg>, context: &mut dyn RelationPlannerContext) -> datafusion_common::Result<LogicalPlan> {
+fn plan_window(
+    name: &ObjectName,
+    args: Vec<FunctionArg>,
+    context: &mut dyn RelationPlannerContext,
+) -> datafusion_common::Result<LogicalPlan> {
     let place = Place::of(name.span());
     let hop = match name.to_string().to_uppercase().as_str() {
         "TUMBLE" => false,
@@ -189,7 +192,8 @@ fn plan_window(name: &ObjectName, args: Vec<FunctionArg>, context: &mut dyn Rela
     };
     let arguments = arguments(hop, args, place)?;
     let missing = |what: &str| {
-        let hint = if hop { "write HOP(TABLE s, DESCRIPTOR(ts), INTERVAL '<slide>' MINUTE, INTERVAL '<size>' MINUTE)" } else { SHAPE };
+        let hint =
+            if hop { "write HOP(TABLE s, DESCRIPTOR(ts), INTERVAL '<slide>' MINUTE, INTERVAL '<size>' MINUTE)" } else { SHAPE };
         Fault::new(format!("{} needs {what}", name.to_string().to_uppercase())).at(place).hint(hint)
     };
     let data = arguments.data.ok_or_else(|| missing("its input, TABLE <name>"))?;
@@ -220,7 +224,10 @@ fn plan_window(name: &ObjectName, args: Vec<FunctionArg>, context: &mut dyn Rela
         return Err(Fault::new("the offset of a window is a whole number of milliseconds").at(place).into());
     }
     if size_micros / slide_micros > 100_000 {
-        return Err(Fault::new("each row would lie in more than 100000 windows").at(place).hint("HOP takes the slide before the size").into());
+        return Err(Fault::new("each row would lie in more than 100000 windows")
+            .at(place)
+            .hint("HOP takes the slide before the size")
+            .into());
     }
     let input = plan_input(data, context)?;
     let column = descriptor(&time, place)?;
@@ -264,7 +271,11 @@ fn arguments(hop: bool, args: Vec<FunctionArg>, place: Option<Place>) -> Result<
             "SLIDE" if hop => &mut found.slide,
             "OFFSET" => &mut found.offset,
             other => {
-                let known = if hop { vec!["DATA", "TIMECOL", "SLIDE", "SIZE", "OFFSET"] } else { vec!["DATA", "TIMECOL", "SIZE", "OFFSET"] };
+                let known = if hop {
+                    vec!["DATA", "TIMECOL", "SLIDE", "SIZE", "OFFSET"]
+                } else {
+                    vec!["DATA", "TIMECOL", "SIZE", "OFFSET"]
+                };
                 return Err(Fault::new(format!("argument \"{other}\" is not known")).at(arg_place).nearest(other, known));
             }
         };
@@ -287,7 +298,9 @@ fn plan_input(data: ast::Expr, context: &mut dyn RelationPlannerContext) -> data
         ast::Expr::CompoundIdentifier(parts) => ObjectName::from(parts),
         ast::Expr::Function(call) if call.name.to_string() == TABLE_ARGUMENT => match call.args {
             FunctionArguments::List(mut list) => match list.args.pop() {
-                Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::CompoundIdentifier(parts)))) => ObjectName::from(parts),
+                Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(ast::Expr::CompoundIdentifier(parts)))) => {
+                    ObjectName::from(parts)
+                }
                 _ => return Err(Fault::new("TABLE needs a name").at(place).into()),
             },
             _ => return Err(Fault::new("TABLE needs a name").at(place).into()),

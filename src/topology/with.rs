@@ -43,8 +43,17 @@ const STREAM: [&str; 13] = [
     "partitioner",
 ];
 
-const SINK: [&str; 9] =
-    ["connector", "topic", "format", "value.format", "key.format", "value.fields-include", "value.subject", "key.subject", "partitions"];
+const SINK: [&str; 9] = [
+    "connector",
+    "topic",
+    "format",
+    "value.format",
+    "key.format",
+    "value.fields-include",
+    "value.subject",
+    "key.subject",
+    "partitions",
+];
 
 /// Reads the options of a stream (`sink` false) or a sink.
 pub(super) fn options(given: &[WithOption], sink: bool) -> Result<Options> {
@@ -92,7 +101,9 @@ fn option(options: &mut Options, name: &str, value: &Name) -> Result<()> {
         "max_ahead" => {
             let read = if text == "none" { Some(None) } else { super::interval::duration(text).map(Some) };
             let Some(read) = read else {
-                return Err(Fault::new(format!("'max_ahead' = '{text}' is not a duration")).hint("write '1 d', '10 min' or 'none'"));
+                return Err(
+                    Fault::new(format!("'max_ahead' = '{text}' is not a duration")).hint("write '1 d', '10 min' or 'none'")
+                );
             };
             options.max_ahead_micros = Some(read);
         }
@@ -101,7 +112,9 @@ fn option(options: &mut Options, name: &str, value: &Name) -> Result<()> {
         "partitioner" => match text {
             "trusted" => options.trusted = true,
             "murmur2" | "none" => {
-                return Err(Fault::new(format!("'partitioner' = '{text}' is not in this release")).hint("use 'trusted' or leave it out"));
+                return Err(
+                    Fault::new(format!("'partitioner' = '{text}' is not in this release")).hint("use 'trusted' or leave it out")
+                );
             }
             _ => choose(name, text, &[("trusted", ())])?,
         },
@@ -132,15 +145,21 @@ fn choose<T: Copy>(name: &str, given: &str, known: &[(&str, T)]) -> Result<T> {
         return Ok(*value);
     }
     let all: Vec<String> = known.iter().map(|(text, _)| format!("'{text}'")).collect();
-    Err(Fault::new(format!("'{name}' = '{given}' is not known: it is {}", all.join(" or "))).nearest(given, known.iter().map(|(t, _)| *t)))
+    Err(Fault::new(format!("'{name}' = '{given}' is not known: it is {}", all.join(" or ")))
+        .nearest(given, known.iter().map(|(t, _)| *t)))
 }
 
 fn format(name: &str, text: &str) -> Result<()> {
     match text {
         "avro" | "avro-confluent" => Ok(()),
-        "json" | "debezium-json" | "debezium-avro-confluent" | "csv" | "raw" | "protobuf" | "protobuf-confluent" | "canal-json" => {
-            Err(Fault::new(format!("'{name}' = '{text}' is not in this release")).hint("values are Avro: 'avro'"))
-        }
+        "json"
+        | "debezium-json"
+        | "debezium-avro-confluent"
+        | "csv"
+        | "raw"
+        | "protobuf"
+        | "protobuf-confluent"
+        | "canal-json" => Err(Fault::new(format!("'{name}' = '{text}' is not in this release")).hint("values are Avro: 'avro'")),
         _ => choose(name, text, &[("avro", ()), ("avro-confluent", ())]),
     }
 }
@@ -196,10 +215,14 @@ fn unknown(key: &Name, sink: bool, known: &[&str]) -> Fault {
         return Fault::new(format!("option '{name}' is not one of a sink")).at(place).hint(hint);
     }
     if sink && name.starts_with("on.") {
-        return Fault::new(format!("option '{name}' is not one of a sink")).at(place).hint("bad records are a stream's: put it there");
+        return Fault::new(format!("option '{name}' is not one of a sink"))
+            .at(place)
+            .hint("bad records are a stream's: put it there");
     }
     if !sink && name == "partitions" {
-        return Fault::new("option 'partitions' is not one of a stream").at(place).hint("a topic that is read has its partitions already");
+        return Fault::new("option 'partitions' is not one of a stream")
+            .at(place)
+            .hint("a topic that is read has its partitions already");
     }
     fault.nearest(name, known.iter().copied())
 }
@@ -210,14 +233,20 @@ fn elsewhere(name: &str) -> Option<&'static str> {
         "properties.bootstrap.servers" => "brokers are set in the config file, under [kafka]",
         "properties.group.id" => "the group is the pipeline's: SET 'pipeline.name' names it",
         _ if name.starts_with("properties.") => "clients' properties are set in the config file, under [kafka]",
-        _ if name.starts_with("scan.startup") => "where to start is given to the command: --from earliest, a timestamp, or topic:partition=offset",
+        _ if name.starts_with("scan.startup") => {
+            "where to start is given to the command: --from earliest, a timestamp, or topic:partition=offset"
+        }
         _ if name.starts_with("scan.bounded") => "where to end is given to the command: backfill --to, or run --until-caught-up",
-        "idle_after" | "quiet_after" | "scan.watermark.idle-timeout" => "how long a partition may be quiet is set in the config file: idle_after",
+        "idle_after" | "quiet_after" | "scan.watermark.idle-timeout" => {
+            "how long a partition may be quiet is set in the config file: idle_after"
+        }
         _ if name.starts_with("scan.") => "how a topic is read is set in the config file",
         "sink.delivery-guarantee" | "sink.semantic" => "delivery is set in the config file: exactly_once or at_least_once",
         "sink.partitioner" => "a sink partitions as Java does, by its PRIMARY KEY",
         _ if name.starts_with("sink.") => "how a topic is written is set in the config file",
-        _ if name.contains("schema-registry") || name.ends_with("avro-confluent.url") => "the registry is set in the config file, under [registry]",
+        _ if name.contains("schema-registry") || name.ends_with("avro-confluent.url") => {
+            "the registry is set in the config file, under [registry]"
+        }
         "value.avro-confluent.subject" | "avro-confluent.subject" => "write 'value.subject'",
         "key.avro-confluent.subject" => "write 'key.subject'",
         "topic-pattern" => "a stream reads one topic: 'topic'",

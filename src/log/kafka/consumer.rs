@@ -1,0 +1,430 @@
+//! One member of a consumer group, whose rebalances are events.
+//!
+//! librdkafka asks for an answer to every rebalance. An assignment is answered at once, with nothing: the group goes on, and partitions
+//! are handed to the fetcher when [`Consumer::start`] says from where, however long a restore takes. A revocation is answered in
+//! [`Consumer::release`], after the transaction: until then the group waits, and nobody else gets the partitions.
+//!
+//! ```text
+//!   ASSIGN ──▶ answered with nothing ──▶ Polled::Assigned ──▶ start ──▶ fetched
+//!   REVOKE ──▶ Polled::Revoked ──▶ (commit or abort) ──▶ release ──▶ answered
+//!   REVOKE, lost ──▶ answered ──▶ Polled::Lost
+//! ```
+//! Both cooperative-sticky and `group.protocol=consumer` (KIP-848) are incremental in this sense.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::ffi::c_void;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use rdkafka::bindings as rk;
+use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
+
+use crate::error::{Error, Result};
+use crate::log::{Consumer, ConsumerSettings, GroupMetadata, Polled};
+use crate::record::{OffsetVector, TopicPartition};
+
+use super::KafkaLog;
+use super::failure::Failure;
+use super::fetch::Fetch;
+use super::native::{Client, Partitions, Queue, Shared, entries, millis, owned};
+
+const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+
+pub(super) type Rebalances = VecDeque<Rebalance>;
+
+pub(super) enum Rebalance {
+    Assigned(Vec<TopicPartition>, Option<Captured>),
+    Revoked(Vec<TopicPartition>),
+    Lost(Vec<TopicPartition>),
+}
+
+pub(super) struct GroupMember {
+    fetch: Fetch,
+    settings: ConsumerSettings,
+    assigned: BTreeSet<TopicPartition>,
+    paused: BTreeSet<TopicPartition>,
+    /// Revoked, not yet released: librdkafka waits for the answer while any is left.
+    revoked: BTreeSet<TopicPartition>,
+    /// Released, to be taken from the fetcher with the answer.
+    released: Vec<TopicPartition>,
+    membership: Arc<Membership>,
+}
+
+/// What [`GroupMetadata`] holds here: the member as it was when the assignment was made.
+pub(super) struct Membership {
+    pub group: String,
+    /// `None` before the first assignment.
+    pub captured: Option<Captured>,
+    /// The broker did not accept it: the next poll looks whether the member just has a newer epoch (KIP-848 raises it without a rebalance).
+    pub refused: AtomicBool,
+    /// For commits at least once, which go through the member's own client.
+    pub client: Weak<Client>,
+}
+
+/// librdkafka's copy of member id and generation; without either a commit would fence nothing, so such are not kept.
+pub(super) struct Captured {
+    pub native: *mut rk::rd_kafka_consumer_group_metadata_t,
+    pub member: String,
+    pub generation: i32,
+}
+
+// SAFETY: immutable after it was made.
+unsafe impl Send for Captured {}
+// SAFETY: as above.
+unsafe impl Sync for Captured {}
+
+impl Captured {
+    /// # Safety
+    /// The handle is a live consumer with a group.
+    unsafe fn now(client: *mut rk::rd_kafka_t) -> Option<Captured> {
+        // SAFETY: the copy is ours and freed on drop.
+        let captured = unsafe {
+            let native = rk::rd_kafka_consumer_group_metadata(client);
+            if native.is_null() {
+                return None;
+            }
+            let member = owned(rk::rd_kafka_consumer_group_metadata_member_id(native));
+            Captured { native, member, generation: rk::rd_kafka_consumer_group_metadata_generation_id(native) }
+        };
+        (captured.generation > 0 && !captured.member.is_empty()).then_some(captured)
+    }
+}
+
+impl Drop for Captured {
+    fn drop(&mut self) {
+        // SAFETY: the last use.
+        unsafe { rk::rd_kafka_consumer_group_metadata_destroy(self.native) };
+    }
+}
+
+/// Runs inside of a poll, on the polling thread.
+unsafe extern "C" fn on_rebalance(
+    client: *mut rk::rd_kafka_t,
+    code: RDKafkaRespErr,
+    list: *mut rk::rd_kafka_topic_partition_list_t,
+    opaque: *mut c_void,
+) {
+    // SAFETY: the opaque is the client's `Shared`; client and list live through the callback.
+    let (shared, partitions): (&Shared, Vec<_>) =
+        unsafe { (&*opaque.cast::<Shared>(), entries(list).map(|entry| entry.partition()).collect()) };
+    let event = match Code::from(code) {
+        Code::AssignPartitions => {
+            // SAFETY: as above. The metadata is taken while the group waits for the answer, so it is that of this assignment.
+            let captured = unsafe { Captured::now(client) };
+            assign(client, &Partitions::new());
+            Rebalance::Assigned(partitions, captured)
+        }
+        Code::RevokePartitions => {
+            // SAFETY: as above.
+            let lost = unsafe { rk::rd_kafka_assignment_lost(client) } != 0;
+            if lost || shared.closing.load(Ordering::Relaxed) {
+                unassign(client, |partition| with_followers(&partitions, partition));
+            }
+            if lost { Rebalance::Lost(partitions) } else { Rebalance::Revoked(partitions) }
+        }
+        code => {
+            tracing::warn!(?code, "rebalance failed");
+            unassign(client, |_| true);
+            Rebalance::Lost(partitions)
+        }
+    };
+    shared.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
+}
+
+/// Partitions of topics that the group does not share out follow those of the same number.
+fn with_followers(lost: &[TopicPartition], partition: &TopicPartition) -> bool {
+    lost.iter().any(|lost| lost.partition == partition.partition)
+}
+
+fn assign(client: *mut rk::rd_kafka_t, list: &Partitions) {
+    // SAFETY: the client lives, the list is ours.
+    let result = Failure::check(unsafe { rk::rd_kafka_incremental_assign(client, list.0) });
+    if let Err(failure) = result {
+        tracing::error!("incremental assign: {}", failure.text);
+    }
+}
+
+/// Takes from the fetcher what it has and `which` chooses; also the answer to a revocation.
+fn unassign(client: *mut rk::rd_kafka_t, which: impl Fn(&TopicPartition) -> bool) {
+    let mut current = ptr::null_mut();
+    // SAFETY: the client lives; the list is ours on success.
+    if unsafe { rk::rd_kafka_assignment(client, &mut current) } != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+        return;
+    }
+    let current = Partitions(current);
+    let chosen = Partitions::new();
+    for partition in current.iter().map(|entry| entry.partition()).filter(which) {
+        chosen.add(&partition, i64::from(rk::RD_KAFKA_OFFSET_INVALID), "");
+    }
+    // SAFETY: as above.
+    let result = Failure::check(unsafe { rk::rd_kafka_incremental_unassign(client, chosen.0) });
+    if let Err(failure) = result {
+        tracing::error!("incremental unassign: {}", failure.text);
+    }
+}
+
+impl GroupMember {
+    pub fn join(log: &KafkaLog, settings: &ConsumerSettings) -> Result<GroupMember> {
+        for topic in &settings.topics {
+            if log.describe(std::slice::from_ref(topic))?.is_empty() {
+                return Err(Error::config(format!("topic \"{topic}\" does not exist")));
+            }
+        }
+        let mut fixed = vec![("isolation.level", "read_committed")];
+        if !log.settings().group_protocol_consumer() {
+            fixed.push(("partition.assignment.strategy", "cooperative-sticky"));
+            // A killed process holds its partitions for this long; one that comes back under its instance id has them at once.
+            let session = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "2000")];
+            fixed.extend(session.iter().filter(|(name, _)| !log.settings().properties.contains_key(*name)));
+        }
+        // A large restore happens between two polls.
+        let poll = ("max.poll.interval.ms", "3600000");
+        fixed.extend(Some(poll).filter(|(name, _)| !log.settings().properties.contains_key(*name)));
+        if let Some(instance) = &settings.instance_id {
+            fixed.push(("group.instance.id", instance));
+        }
+        let client = log.consumer_client(&settings.group, &fixed, |conf| conf.on_rebalance(on_rebalance))?;
+        let topics = Partitions::new();
+        settings.topics.iter().for_each(|topic| topics.add_topic(topic));
+        // SAFETY: client and list live.
+        Failure::check_code(unsafe { rk::rd_kafka_subscribe(client.rk, topics.0) })
+            .map_err(|failure| failure.error(format!("group \"{}\"", settings.group)))?;
+        let membership = Membership {
+            group: settings.group.clone(),
+            captured: None,
+            refused: AtomicBool::new(false),
+            client: Arc::downgrade(&client),
+        };
+        Ok(GroupMember {
+            fetch: Fetch::new(client),
+            settings: settings.clone(),
+            assigned: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            revoked: BTreeSet::new(),
+            released: Vec::new(),
+            membership: Arc::new(membership),
+        })
+    }
+
+    fn next_rebalance(&self) -> Option<Rebalance> {
+        self.fetch.client.shared().rebalances.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
+    }
+
+    /// Turns what the callback saw into an event, if there is something to say.
+    fn rebalanced(&mut self) -> Option<Polled> {
+        while let Some(rebalance) = self.next_rebalance() {
+            match rebalance {
+                Rebalance::Assigned(partitions, captured) => {
+                    self.remember(captured);
+                    self.assigned.extend(partitions.iter().cloned());
+                    if !partitions.is_empty() {
+                        return Some(Polled::Assigned(partitions));
+                    }
+                }
+                Rebalance::Revoked(partitions) if partitions.is_empty() => unassign(self.fetch.client.rk, |_| false),
+                Rebalance::Revoked(partitions) => {
+                    self.fetch.stop(&partitions);
+                    self.revoked.extend(partitions.iter().cloned());
+                    return Some(Polled::Revoked(partitions));
+                }
+                Rebalance::Lost(mut partitions) => {
+                    let followers: Vec<_> = self.fetch.partitions().filter(|p| with_followers(&partitions, p)).cloned().collect();
+                    partitions.extend(followers.into_iter().filter(|follower| self.follows(follower)));
+                    self.forget(&partitions);
+                    self.revoked.retain(|partition| !partitions.contains(partition));
+                    if !partitions.is_empty() {
+                        return Some(Polled::Lost(partitions));
+                    }
+                }
+            }
+        }
+        None
+    }
+
+    /// A newer epoch of the same member is the same owner: nothing was lost in between, or `Lost` would have come first.
+    fn refresh(&mut self) {
+        if !self.membership.refused.load(Ordering::Relaxed) {
+            return;
+        }
+        // SAFETY: the client lives.
+        let captured = unsafe { Captured::now(self.fetch.client.rk) };
+        let same = |new: &Captured, old: &Captured| new.member == old.member && new.generation > old.generation;
+        if let (Some(new), Some(old)) = (&captured, &self.membership.captured)
+            && same(new, old)
+        {
+            self.remember(captured);
+        }
+    }
+
+    fn remember(&mut self, captured: Option<Captured>) {
+        if captured.is_some() {
+            self.membership = Arc::new(Membership {
+                group: self.settings.group.clone(),
+                captured,
+                refused: AtomicBool::new(false),
+                client: Arc::downgrade(&self.fetch.client),
+            });
+        }
+    }
+
+    fn forget(&mut self, partitions: &[TopicPartition]) {
+        self.fetch.remove(partitions);
+        self.assigned.retain(|partition| !partitions.contains(partition));
+        self.paused.retain(|partition| !partitions.contains(partition));
+    }
+
+    fn known(&self, partition: &TopicPartition) -> Result<()> {
+        if self.assigned.contains(partition) || self.follows(partition) {
+            return Ok(());
+        }
+        Err(Error::failed(format!("{partition}: is not assigned to this member of group \"{}\"", self.settings.group)))
+    }
+
+    /// Partitions of topics that the group does not share out follow their partners by the caller's decision.
+    fn follows(&self, partition: &TopicPartition) -> bool {
+        !self.settings.topics.contains(&partition.topic)
+    }
+
+    /// Moves partitions that are fetched already. One that is not started yet (a rebalance holds it back) is assigned anew.
+    fn seek(&mut self, moved: &OffsetVector) -> Result<()> {
+        let list = Partitions::with(moved.iter().map(|(partition, next)| (partition, next.0)));
+        // SAFETY: client and list live.
+        let result = Failure::check(unsafe { rk::rd_kafka_seek_partitions(self.fetch.client.rk, list.0, millis(SEEK_TIMEOUT)) });
+        result.map_err(|failure| failure.error("seek"))?;
+        let unstarted: Vec<_> = list.iter().filter(|entry| entry.code != Code::NoError).map(|entry| entry.partition()).collect();
+        if !unstarted.is_empty() {
+            unassign(self.fetch.client.rk, |partition| unstarted.contains(partition));
+            self.hand_over(unstarted.iter().map(|partition| (partition, moved[partition].0)))?;
+        }
+        Ok(())
+    }
+
+    fn hand_over<'a>(&self, from: impl IntoIterator<Item = (&'a TopicPartition, i64)>) -> Result<()> {
+        let list = Partitions::with(from);
+        // SAFETY: client and list live.
+        let result = Failure::check(unsafe { rk::rd_kafka_incremental_assign(self.fetch.client.rk, list.0) });
+        result.map_err(|failure| failure.error("assign partitions"))
+    }
+
+    fn set_paused(&self, partitions: &[TopicPartition], paused: bool) -> Result<()> {
+        let flowing = partitions.iter().filter(|partition| self.fetch.has(partition)).map(|partition| (partition, 0));
+        let list = Partitions::with(flowing);
+        // SAFETY: client and list live.
+        let code = unsafe {
+            if paused {
+                rk::rd_kafka_pause_partitions(self.fetch.client.rk, list.0)
+            } else {
+                rk::rd_kafka_resume_partitions(self.fetch.client.rk, list.0)
+            }
+        };
+        Failure::check_code(code).map_err(|failure| failure.error("pause or resume partitions"))
+    }
+
+    /// Leaves the group; callbacks that are still due run here.
+    fn leave(&mut self) -> Result<()> {
+        let client = self.fetch.client.clone();
+        client.shared().closing.store(true, Ordering::Relaxed);
+        if !self.revoked.is_empty() || !self.released.is_empty() {
+            let open: Vec<_> = std::mem::take(&mut self.revoked).into_iter().chain(std::mem::take(&mut self.released)).collect();
+            unassign(client.rk, |partition| open.contains(partition));
+        }
+        let queue = Queue::new(&client);
+        // SAFETY: client and queue live.
+        Failure::check(unsafe { rk::rd_kafka_consumer_close_queue(client.rk, queue.0) })
+            .map_err(|failure| failure.error(format!("leave group \"{}\"", self.settings.group)))?;
+        let started = Instant::now();
+        // SAFETY: the client lives.
+        while unsafe { rk::rd_kafka_consumer_closed(client.rk) } == 0 {
+            if started.elapsed() > CLOSE_TIMEOUT {
+                let group = &self.settings.group;
+                return Err(Error::away(format!("group \"{group}\": no answer to leaving it, the session will expire")));
+            }
+            queue.serve(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for GroupMember {
+    /// librdkafka does not end before every revocation has its answer.
+    fn drop(&mut self) {
+        let shared = self.fetch.client.shared();
+        let unseen = shared
+            .rebalances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .drain(..)
+            .any(|r| matches!(r, Rebalance::Revoked(_)));
+        let closing = shared.closing.load(Ordering::Relaxed);
+        if !closing && (unseen || !self.revoked.is_empty()) {
+            unassign(self.fetch.client.rk, |_| true);
+        }
+    }
+}
+
+impl Consumer for GroupMember {
+    fn poll(&mut self, timeout: Duration, max_records: usize) -> Result<Polled> {
+        if let Some(event) = self.rebalanced() {
+            return Ok(event);
+        }
+        self.refresh();
+        let client = self.fetch.client.clone();
+        let interrupted = || !client.shared().rebalances.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
+        let chunks = self.fetch.poll(timeout, max_records, interrupted)?;
+        if !chunks.is_empty() {
+            return Ok(Polled::Records(chunks));
+        }
+        Ok(self.rebalanced().unwrap_or(Polled::Idle))
+    }
+
+    fn start(&mut self, from: &OffsetVector) -> Result<()> {
+        from.keys().try_for_each(|partition| self.known(partition))?;
+        let gone = |partition: &TopicPartition| self.revoked.contains(partition) || self.released.contains(partition);
+        let from: OffsetVector = from.iter().filter(|(p, _)| !gone(p)).map(|(p, next)| (p.clone(), *next)).collect();
+        let (moved, new): (OffsetVector, OffsetVector) = from.clone().into_iter().partition(|(p, _)| self.fetch.has(p));
+        if !moved.is_empty() {
+            self.seek(&moved)?;
+        }
+        if !new.is_empty() {
+            self.hand_over(new.iter().map(|(partition, next)| (partition, next.0)))?;
+        }
+        self.fetch.set(&from);
+        let paused: Vec<_> = self.paused.iter().filter(|partition| from.contains_key(*partition)).cloned().collect();
+        if paused.is_empty() { Ok(()) } else { self.set_paused(&paused, true) }
+    }
+
+    fn pause(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        partitions.iter().try_for_each(|partition| self.known(partition))?;
+        self.paused.extend(partitions.iter().cloned());
+        self.set_paused(partitions, true)
+    }
+
+    fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        partitions.iter().try_for_each(|partition| self.known(partition))?;
+        self.paused.retain(|partition| !partitions.contains(partition));
+        self.set_paused(partitions, false)
+    }
+
+    fn release(&mut self, partitions: &[TopicPartition]) -> Result<()> {
+        self.revoked.retain(|partition| !partitions.contains(partition));
+        self.forget(partitions);
+        self.released.extend(partitions.iter().cloned());
+        // One answer for all: after the first the group goes on, whatever is still held.
+        if self.revoked.is_empty() {
+            let released = std::mem::take(&mut self.released);
+            unassign(self.fetch.client.rk, |partition| released.contains(partition));
+        }
+        Ok(())
+    }
+
+    fn group_metadata(&self) -> GroupMetadata {
+        GroupMetadata(self.membership.clone())
+    }
+
+    fn close(mut self: Box<Self>) -> Result<()> {
+        self.leave()
+    }
+}

@@ -1,0 +1,328 @@
+//! The hot path of reading: messages in batches from librdkafka's queue into chunks, by column.
+//!
+//! One C call brings up to thousands of messages; each is copied once, into its partition's arena, and freed. Nothing is allocated
+//! per record (headers aside): arenas grow as vectors do, and start as large as the partition's last chunk was.
+//!
+//! Invariant: a chunk's records lie at or above the slot's position, which then moves behind them; control and aborted records are never
+//! messages, they show only in `rd_kafka_position`, which is asked when nothing comes and now and then.
+
+use std::ffi::CStr;
+use std::ptr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rdkafka::bindings as rk;
+use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
+
+use crate::error::{Error, Kind, Result};
+use crate::record::{Bytes, Chunk, Header, NextOffset, Offset, OffsetVector, TopicPartition};
+
+use super::failure::Failure;
+use super::native::{Client, Partitions, Queue, millis};
+
+/// A wait is cut into such pieces, because librdkafka's call returns for messages only: not for a rebalance, not for a position that moved.
+const SLICE: Duration = Duration::from_millis(20);
+/// How often positions are asked for while records keep coming.
+const POSITIONS_EVERY: Duration = Duration::from_millis(100);
+/// The most messages that one call takes.
+const BATCH_MAX: usize = 1 << 16;
+
+/// One partition that is being read.
+struct Slot {
+    partition: TopicPartition,
+    /// librdkafka's topic object, known from the first message on: identifies the partition without comparing names.
+    topic: *mut rk::rd_kafka_topic_t,
+    position: NextOffset,
+    /// Messages are dropped: the partition is revoked and will be released.
+    stopped: bool,
+    chunk: Option<Chunk>,
+    /// Rows, key bytes and value bytes of the last chunk.
+    capacity: (usize, usize, usize),
+}
+
+/// Reads the partitions assigned to one librdkafka consumer.
+pub(super) struct Fetch {
+    // Freed before the client.
+    queue: Queue,
+    pub client: Arc<Client>,
+    slots: Vec<Slot>,
+    /// All slots, for `rd_kafka_position`; made anew when the slots change.
+    asked: Partitions,
+    asked_at: Instant,
+    /// The slot of the previous message: messages come in runs.
+    last: usize,
+    messages: Vec<*mut rk::rd_kafka_message_t>,
+    error: Option<Error>,
+}
+
+// SAFETY: the raw pointers are librdkafka's, whose objects are thread-safe; `messages` holds none between calls.
+unsafe impl Send for Fetch {}
+
+impl Fetch {
+    pub fn new(client: Arc<Client>) -> Fetch {
+        Fetch {
+            queue: Queue::of_consumer(&client),
+            client,
+            slots: Vec::new(),
+            asked: Partitions::new(),
+            asked_at: Instant::now(),
+            last: 0,
+            messages: Vec::new(),
+            error: None,
+        }
+    }
+
+    /// What is delivered from, and up to where it was.
+    pub fn positions(&self) -> OffsetVector {
+        self.slots.iter().map(|slot| (slot.partition.clone(), slot.position)).collect()
+    }
+
+    pub fn has(&self, partition: &TopicPartition) -> bool {
+        self.slots.iter().any(|slot| slot.partition == *partition)
+    }
+
+    pub fn partitions(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.slots.iter().map(|slot| &slot.partition)
+    }
+
+    /// Adds partitions, or moves those that are there. The caller made librdkafka start or seek there.
+    pub fn set(&mut self, from: &OffsetVector) {
+        for (partition, position) in from {
+            match self.slots.iter_mut().find(|slot| slot.partition == *partition) {
+                Some(slot) => slot.position = *position,
+                None => self.slots.push(Slot {
+                    partition: partition.clone(),
+                    topic: ptr::null_mut(),
+                    position: *position,
+                    stopped: false,
+                    chunk: None,
+                    capacity: (0, 0, 0),
+                }),
+            }
+        }
+        self.renew();
+    }
+
+    pub fn stop(&mut self, partitions: &[TopicPartition]) {
+        self.slots.iter_mut().filter(|slot| partitions.contains(&slot.partition)).for_each(|slot| slot.stopped = true);
+    }
+
+    pub fn remove(&mut self, partitions: &[TopicPartition]) {
+        self.slots.retain(|slot| !partitions.contains(&slot.partition));
+        self.renew();
+    }
+
+    /// Topic objects can be freed, and their address used again, once nothing is read from them.
+    fn renew(&mut self) {
+        self.slots.iter_mut().for_each(|slot| slot.topic = ptr::null_mut());
+        self.last = 0;
+        let invalid = i64::from(rk::RD_KAFKA_OFFSET_INVALID);
+        self.asked = Partitions::with(self.slots.iter().map(|slot| (&slot.partition, invalid)));
+    }
+
+    /// Waits for records, at most for `timeout`, or until `interrupted` (asked between the pieces of the wait).
+    pub fn poll(&mut self, timeout: Duration, max: usize, interrupted: impl Fn() -> bool) -> Result<Vec<Chunk>> {
+        if let Some(error) = self.error.take() {
+            return Err(error);
+        }
+        let started = Instant::now();
+        loop {
+            let left = timeout.saturating_sub(started.elapsed());
+            let taken = self.take(left.min(SLICE), max.clamp(1, BATCH_MAX))?;
+            if taken == 0 || self.asked_at.elapsed() >= POSITIONS_EVERY {
+                self.move_positions();
+            }
+            let chunks = self.finish_chunks();
+            if !chunks.is_empty() {
+                return Ok(chunks);
+            }
+            if let Some(error) = self.error.take() {
+                return Err(error);
+            }
+            if left.is_zero() || interrupted() {
+                return Ok(Vec::new());
+            }
+        }
+    }
+
+    /// Waits for the first message, then takes what is there: asked for many, librdkafka would wait until it has them all.
+    fn take(&mut self, timeout: Duration, max: usize) -> Result<usize> {
+        if self.messages.len() < max {
+            self.messages.resize(max, ptr::null_mut());
+        }
+        let array = self.messages.as_mut_ptr();
+        // SAFETY: the array has room for `max` pointers; the queue lives.
+        let first = unsafe { rk::rd_kafka_consume_batch_queue(self.queue.0, millis(timeout), array, 1) };
+        let rest = match first {
+            // SAFETY: as above, one pointer is taken.
+            1 if max > 1 => unsafe { rk::rd_kafka_consume_batch_queue(self.queue.0, 0, array.add(1), max - 1) },
+            _ => 0,
+        };
+        let taken = usize::try_from(first).unwrap_or(0) + usize::try_from(rest).unwrap_or(0);
+        for i in 0..taken {
+            let message = self.messages[i];
+            // SAFETY: librdkafka filled the first `taken` pointers with messages of ours, each freed here and once.
+            unsafe {
+                self.push(&*message);
+                rk::rd_kafka_message_destroy(message);
+            }
+        }
+        match (first, self.client.fatal()) {
+            (..0, Some(failure)) => Err(failure.error_of(Kind::Fenced, "kafka consumer")),
+            _ => Ok(taken),
+        }
+    }
+
+    /// # Safety
+    /// The message lives and is one of this client's.
+    unsafe fn push(&mut self, message: &rk::rd_kafka_message_t) {
+        if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            // SAFETY: passed on.
+            unsafe { self.fail(message) };
+            return;
+        }
+        // SAFETY: passed on.
+        let Some(at) = (unsafe { self.slot(message) }) else { return };
+        let slot = &mut self.slots[at];
+        if slot.stopped || message.offset < slot.position.0 {
+            return;
+        }
+        let (mut kind, mut headers) = (rk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE, Vec::new());
+        // SAFETY: key and payload are null or have the lengths given, and live as long as the message.
+        let (timestamp, key, value) = unsafe {
+            let mut raw = ptr::null_mut();
+            if rk::rd_kafka_message_headers(message, &mut raw) == RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+                headers = read_headers(raw);
+            }
+            (
+                rk::rd_kafka_message_timestamp(message, &mut kind),
+                bytes(message.key, message.key_len),
+                bytes(message.payload, message.len),
+            )
+        };
+        let (partition, position, capacity) = (&slot.partition, slot.position, slot.capacity);
+        let chunk = slot.chunk.get_or_insert_with(|| sized(partition, position, capacity));
+        chunk.log_append_time |= kind == rk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME;
+        chunk.push(Offset(message.offset), timestamp, key, value, headers);
+        slot.position = chunk.next;
+    }
+
+    /// # Safety
+    /// The message lives.
+    unsafe fn slot(&mut self, message: &rk::rd_kafka_message_t) -> Option<usize> {
+        let is = |slot: &Slot| slot.topic == message.rkt && slot.partition.partition.0 == message.partition;
+        if self.slots.get(self.last).is_some_and(is) {
+            return Some(self.last);
+        }
+        let found = self.slots.iter().position(is).or_else(|| {
+            // SAFETY: the topic object lives as long as the message; its name is NUL-terminated.
+            let name = unsafe { CStr::from_ptr(rk::rd_kafka_topic_name(message.rkt)) }.to_str().ok()?;
+            let named = |slot: &Slot| slot.partition.partition.0 == message.partition && slot.partition.topic.as_str() == name;
+            let at = self.slots.iter().position(named)?;
+            self.slots[at].topic = message.rkt;
+            Some(at)
+        })?;
+        self.last = found;
+        Some(found)
+    }
+
+    /// An error comes in the place of a message. What retries can heal is only logged.
+    ///
+    /// # Safety
+    /// The message lives.
+    unsafe fn fail(&mut self, message: &rk::rd_kafka_message_t) {
+        let code = Code::from(message.err);
+        // SAFETY: an error's text is NUL-terminated and lives as long as the message.
+        let (text, at) = unsafe {
+            let text = super::native::owned(rk::rd_kafka_message_errstr(message));
+            (text, if message.rkt.is_null() { None } else { self.slot(message) })
+        };
+        let failure = Failure::of(code, text);
+        let what = at.map_or("kafka consumer".to_owned(), |at| self.slots[at].partition.to_string());
+        let error = match code {
+            Code::Fatal => match self.client.fatal() {
+                Some(fatal) if fatal.fenced() => fatal.error(what),
+                Some(fatal) => fatal.error_of(Kind::Failed, what),
+                None => failure.error_of(Kind::Failed, what),
+            },
+            Code::AutoOffsetReset | Code::OffsetOutOfRange => {
+                let position = at.map_or(String::new(), |at| format!("offset {}", self.slots[at].position));
+                failure.error_of(Kind::Config, format!("{what}: {position} is outside of the log"))
+            }
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition if at.is_some() => failure.error(what),
+            Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed => failure.error(what),
+            _ => {
+                tracing::warn!(code = ?code, "{what}: {}", failure.text);
+                return;
+            }
+        };
+        self.error.get_or_insert(error);
+    }
+
+    /// Moves positions over what is never delivered.
+    fn move_positions(&mut self) {
+        self.asked_at = Instant::now();
+        if self.slots.is_empty() {
+            return;
+        }
+        // SAFETY: client and list live.
+        let code = unsafe { rk::rd_kafka_position(self.client.rk, self.asked.0) };
+        if code != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
+            return;
+        }
+        // The list keeps its order: it was made from the slots.
+        for (slot, entry) in self.slots.iter_mut().zip(self.asked.iter()) {
+            if slot.stopped || entry.code != Code::NoError || entry.offset <= slot.position.0 {
+                continue;
+            }
+            slot.position = NextOffset(entry.offset);
+            slot.chunk.get_or_insert_with(|| Chunk::empty(slot.partition.clone(), slot.position)).next = slot.position;
+        }
+    }
+
+    fn finish_chunks(&mut self) -> Vec<Chunk> {
+        let mut chunks = Vec::new();
+        for slot in &mut self.slots {
+            if let Some(chunk) = slot.chunk.take() {
+                slot.capacity = (chunk.len(), chunk.keys.size(), chunk.values.size());
+                chunks.push(chunk);
+            }
+        }
+        chunks
+    }
+}
+
+fn sized(partition: &TopicPartition, position: NextOffset, (rows, key_bytes, value_bytes): (usize, usize, usize)) -> Chunk {
+    let mut chunk = Chunk::empty(partition.clone(), position);
+    chunk.offsets.reserve(rows);
+    chunk.timestamps.reserve(rows);
+    chunk.keys = Bytes::with_capacity(rows, key_bytes);
+    chunk.values = Bytes::with_capacity(rows, value_bytes);
+    chunk
+}
+
+/// # Safety
+/// Null, or `len` readable bytes that live as long as the result is used.
+unsafe fn bytes<'a>(start: *const std::ffi::c_void, len: usize) -> Option<&'a [u8]> {
+    // SAFETY: the caller's promise.
+    (!start.is_null()).then(|| unsafe { std::slice::from_raw_parts(start.cast::<u8>(), len) })
+}
+
+/// # Safety
+/// The headers belong to a message that lives.
+unsafe fn read_headers(raw: *mut rk::rd_kafka_headers_t) -> Vec<Header> {
+    let mut headers = Vec::new();
+    for index in 0.. {
+        let (mut name, mut value, mut size) = (ptr::null(), ptr::null(), 0usize);
+        // SAFETY: the pointers are set on success and live as long as the message.
+        unsafe {
+            if rk::rd_kafka_header_get_all(raw, index, &mut name, &mut value, &mut size)
+                != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR
+            {
+                break;
+            }
+            headers.push(Header { name: super::native::owned(name), value: bytes(value, size).map(<[u8]>::to_vec) });
+        }
+    }
+    headers
+}
