@@ -138,7 +138,9 @@ impl Target {
                 "\"{by}\" changes its results as rows arrive, and sink \"{}\" is append-only",
                 self.name.value
             ))
-            .hint("give the sink a PRIMARY KEY, or aggregate in windows: TABLE(TUMBLE(...)) with GROUP BY window_start, window_end"));
+            .hint(
+                "give the sink a PRIMARY KEY, or aggregate in windows: TABLE(TUMBLE(...)) with GROUP BY window_start, window_end",
+            ));
         }
         let input = lowering.schema(lowered.node);
         let arriving = self.arriving(insert, &input)?;

@@ -37,7 +37,11 @@ fn runs_end_with(world: &World, topic: &Topic, rows: usize) {
     assert_eq!(world.read(&Topic::new(format!("tidemill.{}.b.copy", world.name))).len(), rows);
 }
 
-fn order(partition: i32, id: i64, writer: &(tidemill::contract::SchemaId, std::sync::Arc<tidemill::contract::AvroSchema>)) -> Outgoing {
+fn order(
+    partition: i32,
+    id: i64,
+    writer: &(tidemill::contract::SchemaId, std::sync::Arc<tidemill::contract::AvroSchema>),
+) -> Outgoing {
     let mut out = Outgoing::default();
     let value = json!({"order_id": id, "customer_id": format!("p{partition}"), "amount": 1, "ordered_at": now_ms()});
     out.push(partition, now_ms(), Some(format!("p{partition}").as_bytes()), Some(&avro(writer, &value)), Vec::new());

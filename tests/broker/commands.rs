@@ -54,7 +54,13 @@ fn lag_dead_letters_records_schemas_and_reset() {
     letters.sort();
     assert_eq!(letters, expected.dead.iter().filter(processed).copied().collect::<Vec<_>>());
     let checks = json(&site, &["dlq", "list", name, "--class", "check"]);
-    assert!(checks.as_array().unwrap().iter().all(|row| row["class"] == "check" && row["message"].as_str().unwrap().contains("positive_amount")));
+    assert!(
+        checks
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|row| row["class"] == "check" && row["message"].as_str().unwrap().contains("positive_amount"))
+    );
     let at = dead[0]["at"].as_str().unwrap();
     text(&site, &["dlq", "list", name], &["class", at]);
     text(&site, &["dlq", "show", name, "--at", at], &["value_base64", shop.orders.as_str()]);
@@ -77,7 +83,10 @@ fn lag_dead_letters_records_schemas_and_reset() {
     let plan = json(&site, &["reset", name]);
     assert_eq!((&plan["generation"], &plan["done"]), (&Value::from(1), &Value::from(false)));
     text(&site, &["reset", name], &[&world.group(1), "would delete", "--yes"]);
-    assert!(!world.log.committed(&world.group(1), &world.partitions(&shop.orders)).unwrap().is_empty(), "a dry run changes nothing");
+    assert!(
+        !world.log.committed(&world.group(1), &world.partitions(&shop.orders)).unwrap().is_empty(),
+        "a dry run changes nothing"
+    );
     text(&site, &["reset", name, "--yes"], &["deleted"]);
     assert!(world.log.topics(&format!("{}.", world.group(1))).unwrap().is_empty());
     // The next run is a new generation, from the beginning.

@@ -75,7 +75,8 @@ fn asked_to_stop_it_commits_leaves_and_goes_on_from_its_checkpoint() {
         std::thread::sleep(Duration::from_millis(random.random_range(0..500)));
         let said = process.said();
         if had_state {
-            let from_checkpoint = said.lines().filter(|line| line.contains("restored ") && !line.contains("checkpoint=0 ")).count();
+            let from_checkpoint =
+                said.lines().filter(|line| line.contains("restored ") && !line.contains("checkpoint=0 ")).count();
             assert!(from_checkpoint > 0, "start {stop} restored nothing from the local checkpoint:\n{said}");
             assert!(!said.contains("does not reach into the changelog"), "{said}");
         }

@@ -78,13 +78,19 @@ fn without_a_registry_known_ids_go_on_and_new_ones_wait() {
     let ends = world.ends(&shop.orders);
     let others = || {
         let committed = world.log.committed(&world.group(1), &world.partitions(&shop.orders)).unwrap();
-        ends.iter().filter(|(p, end)| committed.get(p).is_some_and(|c| c.next >= **end)).map(|(p, _)| p.partition.0).collect::<Vec<_>>()
+        ends.iter()
+            .filter(|(p, end)| committed.get(p).is_some_and(|c| c.next >= **end))
+            .map(|(p, _)| p.partition.0)
+            .collect::<Vec<_>>()
     };
     let all_others: Vec<i32> = (0..PARTITIONS).filter(|p| *p != waits).collect();
     wait_until("known ids go on", Duration::from_secs(30), || others() == all_others);
     std::thread::sleep(Duration::from_secs(3));
     assert_eq!(others(), all_others, "the record with an id that can't be looked up waits");
-    assert!(world.read(&dead).iter().all(|row| row.header("tidemill.class").as_deref() != Some("schema")), "a good record was diverted");
+    assert!(
+        world.read(&dead).iter().all(|row| row.header("tidemill.class").as_deref() != Some("schema")),
+        "a good record was diverted"
+    );
     assert!(process.is_running(), "{}", process.said());
 
     proxy.go_on();

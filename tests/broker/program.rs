@@ -46,7 +46,13 @@ impl World {
 impl Site {
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
-        command.arg("--config").arg(&self.config).args(arguments).current_dir(&self.dir).env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+            .arg("--config")
+            .arg(&self.config)
+            .args(arguments)
+            .current_dir(&self.dir)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null());
         command
     }
 

@@ -32,7 +32,11 @@ fn a_missing_topic() {
     let name = &world.name;
     let text = sql(name).replace(&format!("'{name}.orders'"), &format!("'{name}.ordrs'"));
     let file = world.file("typo.sql", &text);
-    refused(&world.site("live", ""), &["run", file.to_str().unwrap()], &[&format!("{name}.ordrs"), "did you mean", &format!("{name}.orders")]);
+    refused(
+        &world.site("live", ""),
+        &["run", file.to_str().unwrap()],
+        &[&format!("{name}.ordrs"), "did you mean", &format!("{name}.orders")],
+    );
     // Its contract is there, the topic is not.
     let ghost = world.topic("ghosts");
     world.register(&ghost, crate::shop::ORDER);

@@ -156,10 +156,7 @@ impl Writing {
                     // What was written of the batch stays: the input is what is in the topic.
                     eprintln!("the writer opens its producer again: {error}");
                     while !asked.load(Ordering::Relaxed) {
-                        let settings = ProducerSettings {
-                            transactional_id: None,
-                            transaction_timeout: Duration::from_secs(15),
-                        };
+                        let settings = ProducerSettings { transactional_id: None, transaction_timeout: Duration::from_secs(15) };
                         match log.producer(&settings) {
                             Ok(new) => {
                                 producer = new;
@@ -283,7 +280,8 @@ pub fn actual(world: &World, job: Option<&str>, generation: i64) -> Tables {
         let topic = Topic::new(format!("tidemill.{}.{what}", world.name));
         let of_generation = |row: &Row| row.number("tidemill.generation") == generation;
         let place = |row: &Row| (row.number("tidemill.partition"), row.number("tidemill.offset"));
-        let mut places: Vec<(i64, i64)> = world.read_if_there(&topic).iter().filter(|row| of_generation(row)).map(place).collect();
+        let mut places: Vec<(i64, i64)> =
+            world.read_if_there(&topic).iter().filter(|row| of_generation(row)).map(place).collect();
         places.sort();
         places
     };
@@ -319,7 +317,11 @@ fn differences<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
             eprintln!("{table} {key:?}: found {:?}, expected {:?}", actual.get(**key), expected.get(**key));
         }
         let (found, wanted) = (actual.len(), expected.len());
-        panic!("{table}: {} of {} entries differ (found {found}, expected {wanted}), the first are above", differ.len(), keys.len());
+        panic!(
+            "{table}: {} of {} entries differ (found {found}, expected {wanted}), the first are above",
+            differ.len(),
+            keys.len()
+        );
     }
 }
 
