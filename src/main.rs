@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary: what its arguments ask for.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tidemill::Cli::new().run()
+}

@@ -12,6 +12,9 @@ pub enum CommitFault {
     LostBefore,
     /// The commit happens, its answer is lost: the producer gets `Unknown`.
     LostAfter,
+    /// The commit succeeds and the group's offsets are there at once, but the markers reach the partitions late, as between a real
+    /// coordinator and its brokers: until the next read the last stable offset is below what was committed.
+    LateMarkers,
     /// The log asks for an abort: the producer gets `Abort`, nothing is committed.
     Abort,
     /// Another producer of the same id turned up: the producer gets `Fenced`, its transaction is aborted.

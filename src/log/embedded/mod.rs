@@ -106,9 +106,13 @@ impl EmbeddedLog {
 
     /// All records of a topic that a reader of this isolation sees now, one chunk per partition.
     pub fn read(&self, topic: &Topic, isolation: Isolation) -> Result<Vec<Chunk>> {
-        let state = self.shared.lock();
+        let mut state = self.shared.lock();
         let count = state.topics.get(topic).map_or(0, |topic| topic.info.partitions);
-        super::partitions_of(topic, count)
+        let partitions = super::partitions_of(topic, count);
+        for partition in &partitions {
+            state.partition_mut(partition)?.markers_arrive();
+        }
+        partitions
             .iter()
             .map(|partition| state.read(partition, state.partition(partition)?.start(), isolation, usize::MAX))
             .collect()
@@ -318,7 +322,7 @@ impl Turn {
     /// Reads at most about `max` records and moves the positions; empty when there is nothing. A chunk comes only where the position moves.
     fn read(
         &mut self,
-        state: &State,
+        state: &mut State,
         isolation: Isolation,
         max: usize,
         positions: &mut [(&TopicPartition, &mut NextOffset)],
@@ -343,6 +347,7 @@ impl Turn {
             if portion == 0 {
                 continue;
             }
+            state.partition_mut(partition)?.markers_arrive();
             let chunk = state.read(partition, **position, isolation, portion)?;
             if chunk.next > **position {
                 **position = chunk.next;

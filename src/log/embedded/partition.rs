@@ -33,6 +33,8 @@ pub(super) struct PartitionLog {
     /// Open transactions that wrote here, with their first offset.
     open: BTreeMap<TransactionNumber, i64>,
     aborted: BTreeSet<TransactionNumber>,
+    /// Committed transactions whose marker is still on its way: it arrives with the next read.
+    late: BTreeSet<TransactionNumber>,
 }
 
 impl PartitionLog {
@@ -61,6 +63,20 @@ impl PartitionLog {
                 self.aborted.insert(number);
             }
             self.push(Some(number), None);
+        }
+    }
+
+    /// The transaction is committed, but its marker comes only with the next read: until then the last stable offset stays where it is.
+    pub fn finish_late(&mut self, number: TransactionNumber) {
+        if self.open.contains_key(&number) {
+            self.late.insert(number);
+        }
+    }
+
+    /// A read happens: late markers arrive.
+    pub fn markers_arrive(&mut self) {
+        for number in std::mem::take(&mut self.late) {
+            self.finish(number, true);
         }
     }
 

@@ -105,10 +105,13 @@ impl Producer for Writer {
                 && fault != Some(CommitFault::LostBefore)
             {
                 state.transactional(id, *epoch)?.open = None;
-                state.finish(number, true);
+                match fault {
+                    Some(CommitFault::LateMarkers) => state.finish_late(number),
+                    _ => state.finish(number, true),
+                }
             }
             match fault {
-                None => Ok(()),
+                None | Some(CommitFault::LateMarkers) => Ok(()),
                 Some(_) => Err(Error::new(Kind::Unknown, "commit: no answer (an injected fault)")
                     .hint("open the producer again, then ask for the committed offsets")),
             }

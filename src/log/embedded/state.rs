@@ -143,6 +143,16 @@ impl State {
         }
     }
 
+    /// Commits a transaction whose markers reach the partitions later than its offsets the group.
+    pub fn finish_late(&mut self, number: TransactionNumber) {
+        self.topics.values_mut().flat_map(|topic| &mut topic.partitions).for_each(|log| log.finish_late(number));
+        for group in self.groups.values_mut() {
+            if let Some(offsets) = group.pending.remove(&number) {
+                group.offsets.extend(offsets);
+            }
+        }
+    }
+
     /// Aborts every open transaction, as the broker does after `transaction.timeout.ms`; their producers are fenced.
     pub fn expire_transactions(&mut self) {
         let mut expired = Vec::new();

@@ -176,7 +176,13 @@ impl GroupMember {
         let mut fixed = vec![("isolation.level", "read_committed")];
         if !log.settings().group_protocol_consumer() {
             fixed.push(("partition.assignment.strategy", "cooperative-sticky"));
+            // A killed process holds its partitions for this long; one that comes back under its instance id has them at once.
+            let session = [("session.timeout.ms", "10000"), ("heartbeat.interval.ms", "2000")];
+            fixed.extend(session.iter().filter(|(name, _)| !log.settings().properties.contains_key(*name)));
         }
+        // A large restore happens between two polls.
+        let poll = ("max.poll.interval.ms", "3600000");
+        fixed.extend(Some(poll).filter(|(name, _)| !log.settings().properties.contains_key(*name)));
         if let Some(instance) = &settings.instance_id {
             fixed.push(("group.instance.id", instance));
         }

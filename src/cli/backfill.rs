@@ -1,0 +1,172 @@
+//! `tidemill backfill`: a range of the topics again, through the same code, under a group of its own.
+
+use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use indicatif::HumanCount;
+
+use super::context::Context;
+use super::pipeline;
+use super::progress::Display;
+use super::report::{self, Exit};
+use super::run::text_of;
+use super::show::line;
+use super::signal::Stop;
+use crate::error::{Error, Result};
+use crate::job::Site;
+use crate::job::backfill::{self, Planned, Request};
+use crate::job::bounds::{self, Bound};
+use crate::job::state::StateDir;
+use crate::task::run::{Progress, Run, Worker};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[arg(value_name = "PIPELINE.sql")]
+    pub pipeline: PathBuf,
+    /// Where the range begins: earliest, latest, now, a time such as 2026-01-01T00:00:00Z, or topic:partition=offset,...
+    #[arg(long, value_name = "BOUND")]
+    pub from: Bound,
+    /// Where it ends: the first offsets that are not read
+    #[arg(long, value_name = "BOUND")]
+    pub to: Bound,
+    /// Names the job; one that was interrupted goes on under its name, with the bounds that were recorded
+    #[arg(long, value_name = "NAME")]
+    pub job: Option<String>,
+    /// shadow: topics of the job's own; live: the pipeline's sinks, if nothing has written them yet
+    #[arg(long, value_enum, default_value_t = Output::Shadow)]
+    pub output: Output,
+    /// Declare that nothing more will come: windows still open at the end are emitted
+    #[arg(long = "final")]
+    pub finish: bool,
+    /// Show what would be done, and change nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Output {
+    Shadow,
+    Live,
+}
+
+impl Args {
+    fn request(&self) -> Request {
+        Request {
+            from: self.from.clone(),
+            to: self.to.clone(),
+            job: self.job.clone(),
+            output: match self.output {
+                Output::Shadow => backfill::Output::Shadow,
+                Output::Live => backfill::Output::Live,
+            },
+            finish: self.finish,
+        }
+    }
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<Exit> {
+    let stop = Stop::on_signal()?;
+    let mut site = context.site()?;
+    let compiled = pipeline::compile(context, &args.pipeline, site.registry.as_ref())?;
+    let topology = &compiled.topology;
+    let mut request = args.request();
+    let planned = backfill::plan(&site, topology, &request)?;
+    announce(topology.pipeline.as_str(), &planned, args.dry_run);
+    if args.dry_run {
+        return Ok(Exit::Done);
+    }
+    if planned.finished {
+        line(&format!("job \"{}\" has finished before: nothing is left to do", planned.job));
+        return Ok(Exit::Done);
+    }
+    // A live process may hold the state directory, and several jobs may run: each has a directory of its own inside.
+    let dir = context.settings.typed.state.dir.join("jobs").join(format!("{}.{}", topology.pipeline, planned.job));
+    let state = StateDir::lock(&dir)?;
+    site.settings.state_dir = Some(dir);
+    // The name that was shown is the name that runs, though another job may have begun meanwhile.
+    request.job = Some(planned.job.clone());
+    let (planned, run) = backfill::prepare_as(&site, topology, &request, state.instance())?;
+    compiled.lock.keep()?;
+    let progress = match work(&site, run, &planned, &stop) {
+        Ok(progress) => progress,
+        Err((error, commits)) => {
+            report::error(context.settings.typed.log.format, Some(&topology.pipeline), &error);
+            return Ok(Exit::of_worker(&error, commits));
+        }
+    };
+    if stop.requested() {
+        line(&format!("job \"{}\" was interrupted: go on with --job {}", planned.job, planned.job));
+        return Ok(Exit::Failed);
+    }
+    if let Err(error) = backfill::finish(&site, topology, &planned) {
+        report::error(context.settings.typed.log.format, Some(&topology.pipeline), &error);
+        return Ok(Exit::Failed);
+    }
+    summary(&planned, &progress, args.finish);
+    Ok(Exit::Done)
+}
+
+fn announce(pipeline: &str, planned: &Planned, dry_run: bool) {
+    let verb = match (dry_run, planned.resumed) {
+        (true, _) => "would run",
+        (false, true) => "resumes",
+        (false, false) => "starts",
+    };
+    let mut text = format!("pipeline \"{pipeline}\": job \"{}\" (generation {}) {verb}\n", planned.job, planned.generation);
+    text.push_str(&format!("  from {}\n  to   {}\n", bounds::show(&planned.from), bounds::show(&planned.to)));
+    text.push_str(&format!("  up to {} records", HumanCount(planned.records)));
+    for (sink, topic) in &planned.outputs {
+        text.push_str(&format!("\n  sink \"{sink}\" -> topic {topic}"));
+    }
+    if dry_run {
+        line(&text);
+    } else {
+        eprintln!("{text}");
+    }
+}
+
+/// Runs the worker on its own thread, and shows how far it is.
+fn work(site: &Site, run: Run, planned: &Planned, stop: &Stop) -> Result<Progress, (Error, u64)> {
+    let mut worker = Worker::open(site.log.clone(), site.registry.clone(), run).map_err(|e| (e, 0))?;
+    let progress: Arc<Mutex<Progress>> = worker.progress.clone();
+    let asked = stop.clone();
+    let thread = std::thread::Builder::new().name("backfill".into()).spawn(move || {
+        std::panic::catch_unwind(AssertUnwindSafe(|| worker.run_until(|| asked.requested())))
+            .unwrap_or_else(|panic| Err(Error::failed(format!("a broken invariant: {}", text_of(panic.as_ref())))))
+    });
+    let thread = thread.map_err(|e| (Error::failed(format!("a thread can't start: {e}")), 0))?;
+    let snapshot = || progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let mut display = Display::new(&planned.from, &planned.to, planned.records);
+    while !thread.is_finished() {
+        display.show(&snapshot());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    display.end();
+    let now = snapshot();
+    match thread.join() {
+        Ok(Ok(())) => Ok(now),
+        Ok(Err(error)) => Err((error, now.commits)),
+        Err(_) => Err((Error::failed("its thread ended without a result"), now.commits)),
+    }
+}
+
+fn summary(planned: &Planned, progress: &Progress, finish: bool) {
+    line(&format!("job \"{}\" finished at {}", planned.job, bounds::show(&planned.to)));
+    line(&format!(
+        "records read {}, written {}, dead letters {}, late {}",
+        HumanCount(progress.records_in),
+        HumanCount(progress.records_out),
+        HumanCount(progress.dead),
+        HumanCount(progress.late)
+    ));
+    if finish {
+        line("--final: every window was closed; such a result can't be continued");
+    } else {
+        line(&format!("windows and groups still in the state: {}", HumanCount(progress.state_keys as u64)));
+    }
+    for (sink, topic) in &planned.outputs {
+        line(&format!("sink \"{sink}\" is in topic {topic}"));
+    }
+}

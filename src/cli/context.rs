@@ -1,0 +1,68 @@
+//! What every command gets: the settings, and connections made on first use.
+
+use std::sync::Arc;
+
+use datafusion_expr::{AggregateUDF, ScalarUDF};
+
+use crate::config::Settings;
+use crate::contract::Registry;
+use crate::contract::registry::{HttpRegistry, RegistrySettings};
+use crate::error::Result;
+use crate::job::Site;
+use crate::log::Log;
+use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::topology::Options;
+
+/// Functions that the program's author added to SQL.
+#[derive(Clone, Debug, Default)]
+pub struct Functions {
+    pub scalars: Vec<Arc<ScalarUDF>>,
+    pub aggregates: Vec<Arc<AggregateUDF>>,
+}
+
+pub struct Context {
+    pub settings: Settings,
+    pub functions: Functions,
+}
+
+impl Context {
+    /// A connection to the cluster.
+    pub fn log(&self) -> Result<Arc<dyn Log>> {
+        let kafka = &self.settings.typed.kafka;
+        let properties = kafka.properties.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
+        Ok(Arc::new(KafkaLog::connect(KafkaSettings { brokers: kafka.brokers.clone(), properties })?))
+    }
+
+    /// A client of the registry. It is not asked before something is needed of it.
+    pub fn registry(&self) -> Result<Arc<dyn Registry>> {
+        let registry = &self.settings.typed.registry;
+        let some = |text: &str| (!text.is_empty()).then(|| text.to_string());
+        let settings = RegistrySettings {
+            urls: registry.url.split(',').map(|url| url.trim().trim_end_matches('/').to_string()).collect(),
+            user: some(&registry.user),
+            password: some(registry.password.expose()),
+            token: some(registry.token.expose()),
+            timeout: registry.timeout,
+            headers: Vec::new(),
+        };
+        Ok(Arc::new(HttpRegistry::new(settings)?))
+    }
+
+    /// Where jobs run; nothing is kept on disk unless the command locks the state directory.
+    pub fn site(&self) -> Result<Site> {
+        Ok(Site { log: self.log()?, registry: self.registry()?, settings: self.settings.job() })
+    }
+
+    /// How SQL is planned: with the program's own functions.
+    pub fn options(&self) -> Options {
+        Options {
+            udfs: self.functions.scalars.iter().map(|f| f.as_ref().clone()).collect(),
+            udafs: self.functions.aggregates.iter().map(|f| f.as_ref().clone()).collect(),
+            ..Options::default()
+        }
+    }
+
+    pub fn name_prefix(&self) -> &str {
+        &self.settings.typed.topics.name_prefix
+    }
+}

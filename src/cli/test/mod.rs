@@ -1,0 +1,153 @@
+//! `tidemill test CASE...`: runs cases on the embedded log in every mode, under several interleavings, and compares.
+
+pub mod case;
+pub mod compare;
+pub mod modes;
+pub mod world;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use serde_json::json;
+
+use crate::cli::Context;
+use crate::cli::test::case::Case;
+use crate::cli::test::modes::Mode;
+use crate::error::{Error, Result};
+use crate::topology::Options;
+
+/// Runs your own cases in every mode; no Kafka needed.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Folders with pipeline.sql, contracts/, input/ and expected/; or folders of such folders.
+    #[arg(required = true, value_name = "CASE")]
+    cases: Vec<PathBuf>,
+    /// Interleavings of the partitions per mode.
+    #[arg(long, default_value_t = 8)]
+    seeds: u64,
+    /// Run this interleaving only (to look at a failure).
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Run this mode only.
+    #[arg(long)]
+    mode: Option<String>,
+    #[arg(long, value_enum, default_value_t)]
+    output: crate::cli::Format,
+}
+
+/// What became of one case in one mode.
+#[derive(Clone, Debug)]
+pub struct Verdict {
+    pub case: String,
+    pub mode: &'static str,
+    pub runs: u64,
+    /// The first seed that differs, and how.
+    pub failure: Option<(u64, Vec<String>)>,
+}
+
+impl Verdict {
+    fn broken(dir: &Path, error: &Error) -> Verdict {
+        let case = dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned());
+        Verdict { case, mode: "all", runs: 0, failure: Some((0, error.to_string().lines().map(String::from).collect())) }
+    }
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
+    let seeds: Vec<u64> = match args.seed {
+        Some(seed) => vec![seed],
+        None => (1..=args.seeds.max(1)).collect(),
+    };
+    let chosen: Vec<Mode> = match &args.mode {
+        None => Mode::ALL.to_vec(),
+        Some(name) => vec![mode(name)?],
+    };
+    let mut verdicts = Vec::new();
+    for path in &args.cases {
+        for dir in case::find(path)? {
+            // A case that can't be read or planned is one more that failed: the others are still run.
+            let of_case =
+                verify(&dir, &chosen, &seeds, &context.options()).unwrap_or_else(|error| vec![Verdict::broken(&dir, &error)]);
+            if args.output == crate::cli::Format::Text {
+                of_case.iter().for_each(report);
+            }
+            verdicts.extend(of_case);
+        }
+    }
+    let failed = verdicts.iter().filter(|verdict| verdict.failure.is_some()).count();
+    match args.output {
+        crate::cli::Format::Json => println!("{}", as_json(&verdicts)),
+        crate::cli::Format::Text => {
+            println!("missing in this release, not run: {}", Mode::MISSING.join("; "));
+            println!("{} passed, {failed} failed", verdicts.len() - failed);
+        }
+    }
+    Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
+}
+
+fn mode(name: &str) -> Result<Mode> {
+    Mode::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(|| {
+        let known: Vec<&str> = Mode::ALL.iter().map(|mode| mode.name()).collect();
+        Error::config(format!("there is no mode \"{name}\"")).hint(format!("modes are {}", known.join(", ")))
+    })
+}
+
+/// Runs one case in the given modes. Every run must equal what is expected, and every other run.
+///
+/// # Errors
+/// When the case itself can't be read or planned.
+pub fn verify(dir: &Path, modes: &[Mode], seeds: &[u64], options: &Options) -> Result<Vec<Verdict>> {
+    let case = Case::open(dir, options)?;
+    let decisions = modes::decisions(&case).map_err(|e| e.context(format!("case {}", case.name)))?;
+    let mut first: Option<world::Tables> = None;
+    let mut verdicts = Vec::new();
+    for mode in modes {
+        let mut verdict = Verdict { case: case.name.clone(), mode: mode.name(), runs: 0, failure: None };
+        for seed in seeds {
+            verdict.runs += 1;
+            let differences = match modes::run(&case, *mode, *seed, &decisions) {
+                Err(error) => vec![format!("the run failed: {error}")],
+                Ok(tables) => {
+                    let mut differences = compare::differences(&case, &tables);
+                    match &first {
+                        Some(first) => differences.extend(compare::between(first, &tables)),
+                        None => first = Some(tables),
+                    }
+                    differences
+                }
+            };
+            if !differences.is_empty() {
+                verdict.failure = Some((*seed, differences));
+                break;
+            }
+        }
+        verdicts.push(verdict);
+    }
+    Ok(verdicts)
+}
+
+fn report(verdict: &Verdict) {
+    match &verdict.failure {
+        None => println!("ok      {} {} ({} interleavings)", verdict.case, verdict.mode, verdict.runs),
+        Some((seed, differences)) => {
+            println!("FAILED  {} {} (seed {seed})", verdict.case, verdict.mode);
+            differences.iter().take(12).for_each(|line| println!("          {line}"));
+            if differences.len() > 12 {
+                println!("          ... and {} more", differences.len() - 12);
+            }
+        }
+    }
+}
+
+fn as_json(verdicts: &[Verdict]) -> serde_json::Value {
+    let one = |verdict: &Verdict| {
+        json!({
+            "case": verdict.case,
+            "mode": verdict.mode,
+            "interleavings": verdict.runs,
+            "passed": verdict.failure.is_none(),
+            "seed": verdict.failure.as_ref().map(|(seed, _)| seed),
+            "differences": verdict.failure.as_ref().map(|(_, differences)| differences),
+        })
+    };
+    json!({ "verdicts": verdicts.iter().map(one).collect::<Vec<_>>(), "missing_modes": Mode::MISSING })
+}

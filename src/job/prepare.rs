@@ -1,0 +1,219 @@
+//! What every run needs before its first record: topics looked at and created, contracts checked and registered.
+//!
+//! Everything that can be refused is refused before anything is created.
+
+use std::collections::BTreeMap;
+
+use crate::contract::{AvroSchema, RegisteredSchema, SchemaId};
+use crate::error::{Error, Result, nearest};
+use crate::job::{SchemaRegistration, Site, TopicsCreate};
+use crate::log::{NewTopic, partitions_of};
+use crate::record::{Topic, TopicPartition};
+use crate::task::graph::Plan;
+use crate::task::names::Names;
+use crate::task::outlet::Target;
+use crate::topology::{Operation, Sink, Topology};
+
+/// Partition count of every source's topic.
+///
+/// # Errors
+/// `Config` naming the statement when a topic is missing, or when inputs that meet in a state have unequal counts.
+pub fn sources(site: &Site, topology: &Topology) -> Result<Vec<i32>> {
+    let mut counts = Vec::new();
+    for source in &topology.sources {
+        let Some(info) = site.log.topic(&source.topic)? else {
+            let known = site.log.topics("")?;
+            let near = nearest(source.topic.as_str(), known.iter().map(|info| info.topic.as_str()));
+            let hint = match near {
+                Some(near) => format!("did you mean \"{near}\"? otherwise create the topic first"),
+                None => "create the topic, or correct the 'topic' option".to_string(),
+            };
+            let place = format!("stream \"{}\" (line {})", source.name, source.line);
+            return Err(Error::config(format!("{place}: topic \"{}\" does not exist", source.topic)).hint(hint));
+        };
+        counts.push(info.partitions);
+    }
+    let stateful = topology.nodes.iter().any(|node| node.operation.stateful());
+    if stateful && counts.windows(2).any(|pair| pair[0] != pair[1]) {
+        let show: Vec<String> = topology.sources.iter().zip(&counts).map(|(s, n)| format!("\"{}\" has {n}", s.topic)).collect();
+        return Err(Error::config(format!("sources of an aggregate have unequal partition counts: {}", show.join(", "))).hint(
+            "this needs a repartition, which this release does not run: give the topics as many partitions as one another",
+        ));
+    }
+    Ok(counts)
+}
+
+/// Every source partition of the pipeline.
+pub fn partitions(topology: &Topology, counts: &[i32]) -> Vec<TopicPartition> {
+    let mut all: Vec<TopicPartition> =
+        topology.sources.iter().zip(counts).flat_map(|(source, count)| partitions_of(&source.topic, *count)).collect();
+    all.sort();
+    all.dedup();
+    all
+}
+
+/// The topics that a run writes, with what they would be created with.
+pub fn sink_topics(
+    site: &Site,
+    topology: &Topology,
+    tasks: i32,
+    topic_of: &dyn Fn(&Sink) -> Result<Topic>,
+) -> Result<Vec<NewTopic>> {
+    let create = |sink: &Sink| {
+        let policy = if sink.key.is_some() { "compact" } else { "delete" };
+        Ok(NewTopic {
+            topic: topic_of(sink)?,
+            partitions: sink.partitions.unwrap_or(tasks),
+            replication: site.settings.replication,
+            config: BTreeMap::from([("cleanup.policy".to_string(), policy.to_string()), any_time()]),
+        })
+    };
+    topology.sinks.iter().map(create).collect()
+}
+
+/// Internal topics of a generation and the pipeline's letters.
+pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, tasks: i32) -> Result<Vec<NewTopic>> {
+    let forever = BTreeMap::from([
+        ("cleanup.policy".to_string(), "delete".to_string()),
+        ("retention.ms".to_string(), "-1".to_string()),
+        ("retention.bytes".to_string(), "-1".to_string()),
+        any_time(),
+    ]);
+    let replication = site.settings.replication;
+    let new = |topic: Topic| NewTopic { topic, partitions: tasks, replication, config: forever.clone() };
+    let mut topics = vec![super::control::new_topic(names, replication), new(names.dead()), new(names.late())];
+    for node in topology.nodes.iter().filter(|node| node.operation.stateful()) {
+        topics.push(new(names.changelog(&node.id)?));
+    }
+    Ok(topics)
+}
+
+/// Output records carry event time, which may be ahead of the broker's clock by more than the hour that it allows by default (KIP-937).
+fn any_time() -> (String, String) {
+    ("message.timestamp.after.max.ms".to_string(), i64::MAX.to_string())
+}
+
+/// Looks at topics before anything is created: a missing one that may not be created is refused; sinks get their real counts.
+pub fn check_topics(site: &Site, wanted: &mut [NewTopic], internal: bool) -> Result<()> {
+    let may_create = match site.settings.topics_create {
+        TopicsCreate::All => true,
+        TopicsCreate::Internal => internal,
+        TopicsCreate::None => false,
+    };
+    for topic in wanted {
+        match site.log.topic(&topic.topic)? {
+            Some(info) => topic.partitions = info.partitions,
+            None if may_create => {}
+            None => {
+                return Err(Error::config(format!(
+                    "topic \"{}\" does not exist, and topics.create forbids creating it",
+                    topic.topic
+                ))
+                .hint("create it (\"tidemill topics PIPELINE.sql\" prints the commands), or set topics.create = \"all\""));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Checks a sink's schemas under their subjects' compatibility, without registering anything.
+pub fn check_schemas(site: &Site, topology: &Topology) -> Result<()> {
+    for sink in &topology.sinks {
+        for (subject, schema) in schemas(sink) {
+            if let Some(faults) = site.registry.check(subject, schema)? {
+                let level = site.registry.compatibility(subject)?;
+                return Err(Error::contract(format!(
+                    "sink \"{}\" (line {}): the schema is incompatible with subject \"{subject}\" under {level}:\n  {}",
+                    sink.name,
+                    sink.line,
+                    faults.join("\n  ")
+                ))
+                .hint("change the SELECT list to keep the published fields, write to another topic, or change the subject's compatibility"));
+            }
+        }
+    }
+    Ok(())
+}
+
+fn schemas(sink: &Sink) -> Vec<(&str, &AvroSchema)> {
+    let key = sink.key.as_ref().and_then(|key| key.avro.as_ref()).map(|(subject, schema)| (subject.as_str(), schema.as_ref()));
+    std::iter::once((sink.value_subject.as_str(), sink.value_schema.as_ref())).chain(key).collect()
+}
+
+/// Registers (or finds) the schemas and says where rows go. `subject_of` maps a live subject to the one used in this run.
+pub fn targets(
+    site: &Site,
+    topology: &Topology,
+    topics: &[NewTopic],
+    subject_of: &dyn Fn(&Sink, &str) -> String,
+) -> Result<Vec<Target>> {
+    let mut targets = Vec::new();
+    for (sink, topic) in topology.sinks.iter().zip(topics) {
+        let mut ids: Vec<SchemaId> = Vec::new();
+        for (subject, schema) in schemas(sink) {
+            ids.push(register(site, sink, &subject_of(sink, subject), schema)?.id);
+        }
+        targets.push(Target {
+            topic: topic.topic.clone(),
+            partitions: topic.partitions,
+            value_id: ids[0],
+            key_id: ids.get(1).copied(),
+            max_record_bytes: site.settings.max_record_bytes,
+        });
+    }
+    Ok(targets)
+}
+
+fn register(site: &Site, sink: &Sink, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema> {
+    if site.settings.schema_registration == SchemaRegistration::Register {
+        return site
+            .registry
+            .register(subject, schema)
+            .map_err(|e| e.context(format!("sink \"{}\" (line {})", sink.name, sink.line)));
+    }
+    let versions = site.registry.versions(subject)?;
+    versions.into_iter().rev().find(|known| known.schema.fingerprint == schema.fingerprint).ok_or_else(|| {
+        Error::config(format!("sink \"{}\" (line {}): subject \"{subject}\" does not hold its schema", sink.name, sink.line))
+            .hint("register it first (\"tidemill explain\" prints it), or set schema.registration = \"register\"")
+    })
+}
+
+/// What all tasks share.
+pub fn plan(
+    site: &Site,
+    topology: &Topology,
+    names: Names,
+    source_partitions: Vec<i32>,
+    targets: Vec<Target>,
+    letters: i32,
+) -> Plan {
+    Plan {
+        topology: std::sync::Arc::new(topology.clone()),
+        names,
+        targets,
+        source_partitions,
+        letter_partitions: letters,
+        changelog_message_bytes: site.settings.max_record_bytes.saturating_sub(100_000).max(10_000),
+        emit_from: None,
+    }
+}
+
+/// A sink that writes into one of the pipeline's own sources would feed itself for ever.
+pub fn check_loops(topology: &Topology) -> Result<()> {
+    for sink in &topology.sinks {
+        if let Some(source) = topology.sources.iter().find(|source| source.topic == sink.topic) {
+            return Err(Error::config(format!(
+                "sink \"{}\" (line {}) writes topic \"{}\", which stream \"{}\" (line {}) reads",
+                sink.name, sink.line, sink.topic, source.name, source.line
+            ))
+            .hint("give the sink a topic of its own: the pipeline would feed itself for ever"));
+        }
+    }
+    Ok(())
+}
+
+/// Whether an aggregate without windows is in the topology.
+pub fn has_updating_aggregate(topology: &Topology) -> Option<&str> {
+    let updating = |operation: &Operation| matches!(operation, Operation::Aggregate(spec) if spec.window.is_none());
+    topology.nodes.iter().find(|node| updating(&node.operation)).map(|node| node.id.as_str())
+}

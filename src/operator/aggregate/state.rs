@@ -1,0 +1,261 @@
+//! The store of an aggregate: slots and accumulators as Arrow rows.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt8Array};
+use arrow::compute::concat;
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::accumulator::{Accumulator, state_column, state_field};
+use super::slots::Slots;
+use super::{Aggregate, AggregateSpec};
+use crate::error::{Error, Result};
+use crate::operator::canonical::key_groups;
+use crate::operator::evaluate::{broken, record_batch};
+use crate::store::{Slice, Store};
+use crate::watermark::Watermark;
+
+/// What the store knows beside slots and accumulators.
+pub struct State {
+    pub schema: SchemaRef,
+    /// Contents of slots at the last `keep`, as they were before they were touched.
+    undo: Vec<Saved>,
+    /// Where the rolling snapshot goes on: window end and number of the key.
+    cursor: Cursor,
+    kept_cursor: Cursor,
+}
+
+type Cursor = (i64, usize);
+const START: Cursor = (i64::MIN, 0);
+
+struct Saved {
+    slots: Vec<u32>,
+    event_times: Vec<i64>,
+    rows: Vec<i64>,
+    columns: Vec<Vec<ArrayRef>>,
+}
+
+impl State {
+    /// Key columns, `_window_end`, `_key_group`, `_event_time`, `_deleted`, `_rows` (where rows can be retracted), columns of the calls.
+    pub fn new(spec: &AggregateSpec, keys: &[DataType], accumulators: &[Box<dyn Accumulator>]) -> State {
+        let mut fields: Vec<Field> =
+            keys.iter().enumerate().map(|(at, key)| Field::new(format!("key_{at}"), key.clone(), true)).collect();
+        if spec.window.is_some() {
+            fields.push(Field::new("_window_end", DataType::Int64, false));
+        }
+        fields.push(Field::new("_key_group", DataType::UInt8, false));
+        fields.push(Field::new("_event_time", DataType::Int64, false));
+        fields.push(Field::new("_deleted", DataType::Boolean, false));
+        if spec.order_free {
+            fields.push(Field::new("_rows", DataType::Int64, false));
+        }
+        for (call, accumulator) in accumulators.iter().enumerate() {
+            fields.extend(accumulator.fields().into_iter().map(|(name, data_type)| state_field(call, name, data_type)));
+        }
+        State { schema: Arc::new(Schema::new(fields)), undo: Vec::new(), cursor: START, kept_cursor: START }
+    }
+}
+
+impl Store for Aggregate {
+    fn schema(&self) -> SchemaRef {
+        self.state.schema.clone()
+    }
+
+    fn delta(&mut self) -> Result<Option<RecordBatch>> {
+        let slots = self.slots.touched();
+        if slots.is_empty() { Ok(None) } else { self.export(&slots).map(Some) }
+    }
+
+    fn slice(&mut self, rows: usize) -> Result<Slice> {
+        let mut slots = Vec::new();
+        let (mut end, mut number) = self.state.cursor;
+        for (window_end, window) in self.slots.windows.range(end..) {
+            if *window_end != end {
+                (end, number) = (*window_end, 0);
+            }
+            // Groups come in the order of their numbers, which new ones never change.
+            let from = number.min(window.slots.len());
+            let more = rows.max(1) - slots.len();
+            let to = window.slots.len().min(from + more);
+            slots.extend(window.slots[from..to].iter().filter(|slot| self.alive(**slot)));
+            number = to;
+            if slots.len() >= rows.max(1) || to - from == more {
+                break;
+            }
+        }
+        let last = self.slots.windows.last_key_value();
+        let wrapped = last.is_none_or(|(last, window)| *last < end || (*last == end && number >= window.slots.len()));
+        self.state.cursor = if wrapped { START } else { (end, number) };
+        let rows = if slots.is_empty() { None } else { Some(self.export(&slots)?) };
+        Ok(Slice { rows, wrapped })
+    }
+
+    fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
+        if rows.schema_ref().fields() != self.state.schema.fields() {
+            return Err(Error::corrupt(format!(
+                "the state has columns {}, its changelog {}",
+                names(&self.state.schema),
+                names(rows.schema_ref())
+            ))
+            .hint("the state was written by another version of the pipeline: reset it"));
+        }
+        let columns = rows.columns();
+        let keys = self.shape.encode(&columns[..self.keys.len()])?;
+        let mut at = self.keys.len();
+        let ends = match self.spec.window {
+            Some(_) => {
+                at += 1;
+                Some(state_column::<Int64Array>(columns, at - 1)?.values())
+            }
+            None => None,
+        };
+        let event_times = state_column::<Int64Array>(columns, at + 1)?;
+        let deleted = state_column::<BooleanArray>(columns, at + 2)?;
+        at += 3;
+        let touched = self.slots.intern(&self.shape, &keys, ends.map(|ends| &**ends), rows.num_rows());
+        let slots = touched.slots;
+        for (slot, time) in slots.iter().zip(event_times.values()) {
+            self.slots.event_times[*slot as usize] = *time;
+        }
+        if self.spec.order_free {
+            let weights = state_column::<Int64Array>(columns, at)?;
+            for (row, slot) in slots.iter().enumerate() {
+                self.slots.rows[*slot as usize] = if deleted.value(row) { 0 } else { weights.value(row) };
+            }
+            at += 1;
+        }
+        for accumulator in &mut self.accumulators {
+            let width = accumulator.fields().len();
+            accumulator.grow(self.slots.capacity());
+            accumulator.import(&slots, &columns[at..at + width])?;
+            at += width;
+        }
+        self.slots.restored();
+        Ok(())
+    }
+
+    fn expire(&mut self, edge: Watermark) {
+        if self.spec.window.is_some() {
+            self.slots.close(edge);
+        }
+        self.slots.edge = self.slots.edge.max(edge);
+        self.slots.restored();
+    }
+
+    fn keep(&mut self) {
+        self.state.undo.clear();
+        self.state.kept_cursor = self.state.cursor;
+        self.slots.keep();
+    }
+
+    fn undo(&mut self) {
+        self.slots.undo();
+        for saved in std::mem::take(&mut self.state.undo) {
+            for (at, slot) in saved.slots.iter().enumerate() {
+                self.slots.event_times[*slot as usize] = saved.event_times[at];
+                self.slots.rows[*slot as usize] = saved.rows[at];
+            }
+            for (accumulator, columns) in self.accumulators.iter_mut().zip(&saved.columns) {
+                accumulator.import(&saved.slots, columns).expect("an accumulator takes back what it exported");
+            }
+        }
+        self.before.clear();
+        self.state.cursor = self.state.kept_cursor;
+    }
+
+    fn clear(&mut self) {
+        self.slots = Slots::default();
+        for accumulator in &mut self.accumulators {
+            accumulator.grow(0);
+        }
+        self.before.clear();
+        self.state.undo.clear();
+        (self.state.cursor, self.state.kept_cursor) = (START, START);
+    }
+
+    fn image(&self, rows: usize) -> Result<Vec<RecordBatch>> {
+        let slots: Vec<u32> = self.slots.windows.values().flat_map(|window| window.slots.iter().copied()).collect();
+        let slots: Vec<u32> = slots.into_iter().filter(|slot| self.alive(*slot)).collect();
+        slots.chunks(rows.max(1)).map(|part| self.export(part)).collect()
+    }
+
+    fn len(&self) -> usize {
+        let windows = self.slots.windows.values();
+        match self.spec.order_free {
+            false => windows.map(|window| window.slots.len()).sum(),
+            true => windows.map(|window| window.slots.iter().filter(|slot| self.alive(**slot)).count()).sum(),
+        }
+    }
+
+    fn size(&self) -> usize {
+        self.slots.size() + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+    }
+}
+
+impl Aggregate {
+    /// Groups whose rows were all retracted are gone.
+    pub(super) fn alive(&self, slot: u32) -> bool {
+        !self.spec.order_free || self.slots.rows[slot as usize] > 0
+    }
+
+    /// Saves the contents of slots before they are touched.
+    pub(super) fn save(&mut self, slots: &[u32]) -> Result<()> {
+        if slots.is_empty() {
+            return Ok(());
+        }
+        let columns = self.accumulators.iter().map(|accumulator| accumulator.export(slots)).collect::<Result<_>>()?;
+        let pick = |values: &[i64]| slots.iter().map(|slot| values[*slot as usize]).collect();
+        let (event_times, rows) = (pick(&self.slots.event_times), pick(&self.slots.rows));
+        self.state.undo.push(Saved { slots: slots.to_vec(), event_times, rows, columns });
+        Ok(())
+    }
+
+    /// Key columns of slots that are ordered by window.
+    pub(super) fn key_columns(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
+        let ends = &self.slots.ends;
+        let mut parts = Vec::new();
+        for slots in slots.chunk_by(|a, b| ends[*a as usize] == ends[*b as usize]) {
+            let window = self.slots.windows.get(&ends[slots[0] as usize]).expect("a slot in use belongs to an open window");
+            let numbers: Vec<u32> = slots.iter().map(|slot| self.slots.numbers[*slot as usize]).collect();
+            parts.push(self.shape.decode(&window.keys, &numbers)?);
+        }
+        if parts.is_empty() {
+            let types = self.state.schema.fields()[..self.keys.len()].iter();
+            return Ok(types.map(|field| arrow::array::new_empty_array(field.data_type())).collect());
+        }
+        if parts.len() == 1 {
+            return Ok(parts.remove(0));
+        }
+        let column = |at: usize| {
+            let arrays: Vec<&dyn Array> = parts.iter().map(|part: &Vec<ArrayRef>| part[at].as_ref()).collect();
+            concat(&arrays).map_err(|e| broken("keys", e))
+        };
+        (0..self.keys.len()).map(column).collect()
+    }
+
+    /// Rows of state.
+    fn export(&self, slots: &[u32]) -> Result<RecordBatch> {
+        let by_slot = |values: &[i64]| -> ArrayRef {
+            Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| values[*slot as usize])))
+        };
+        let mut columns = self.key_columns(slots)?;
+        let groups = key_groups(&columns, slots.len());
+        if self.spec.window.is_some() {
+            columns.push(by_slot(&self.slots.ends));
+        }
+        columns.push(Arc::new(UInt8Array::from(groups)));
+        columns.push(by_slot(&self.slots.event_times));
+        columns.push(Arc::new(slots.iter().map(|slot| Some(!self.alive(*slot))).collect::<BooleanArray>()));
+        if self.spec.order_free {
+            columns.push(by_slot(&self.slots.rows));
+        }
+        for accumulator in &self.accumulators {
+            columns.extend(accumulator.export(slots)?);
+        }
+        record_batch(&self.state.schema, columns, slots.len()).map_err(|e| broken("rows of state", e))
+    }
+}
+
+fn names(schema: &Schema) -> String {
+    schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
+}

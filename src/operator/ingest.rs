@@ -1,0 +1,306 @@
+//! Where a source's decoded rows enter: computed columns, checks, event time and the row watermark.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
+use arrow::compute::not;
+use arrow::datatypes::SchemaRef;
+use arrow::record_batch::RecordBatch;
+use datafusion_common::DataFusionError;
+use datafusion_physical_expr::PhysicalExpr;
+
+use super::Output;
+use super::evaluate::{broken, columns_only, evaluate, evaluate_columns, isolate, micros, record_batch, reject, scaled};
+use crate::error::{BadClass, Error, Result};
+use crate::record::{Batch, NextOffset, Offset, Partition, Timestamp};
+use crate::watermark::{PartitionWatermark, Watermark};
+
+/// What a source adds to its decoded columns.
+///
+/// Input of ingest: the decoded columns of key and value that the plan uses, then the metadata columns it uses, in the order of
+/// `decoded`. Output: `schema`.
+#[derive(Clone, Debug)]
+pub struct IngestSpec {
+    pub decoded: SchemaRef,
+    /// One per column of `schema`: a plain column of `decoded`, or a computed one.
+    pub columns: Vec<Arc<dyn PhysicalExpr>>,
+    /// What the topology sees.
+    pub schema: SchemaRef,
+    /// Over `schema`; in the order of the SQL; the first that fails names the dead letter. NULL passes (as SQL has it).
+    pub checks: Vec<Check>,
+    pub event_time: EventTime,
+}
+
+#[derive(Clone, Debug)]
+pub struct Check {
+    pub name: String,
+    /// As written, for messages.
+    pub text: String,
+    pub expr: Arc<dyn PhysicalExpr>,
+    pub on_violation: OnViolation,
+}
+
+/// What a failed check or a bad record leads to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum OnViolation {
+    DeadLetter,
+    Drop,
+    Fail,
+}
+
+/// Where a row's event time comes from.
+#[derive(Clone, Debug)]
+pub enum EventTime {
+    /// No WATERMARK declared: the record's timestamp; rows are never late, the watermark does not move.
+    RecordTimestamp,
+    Column {
+        /// In `schema`; any timestamp type. NULL is a bad record of class `time`.
+        column: usize,
+        delay_micros: i64,
+        /// Further ahead of the record's timestamp than this: class `future`. `None`: not checked.
+        max_ahead_micros: Option<i64>,
+    },
+}
+
+/// Runs an [`IngestSpec`] for one source partition, in offset order.
+pub struct Ingest {
+    spec: IngestSpec,
+    source: u16,
+    partition: Partition,
+    watermark: PartitionWatermark,
+    /// Behind the last row seen.
+    position: Option<NextOffset>,
+    /// Decisions at positions that are still to come, ascending.
+    raises: VecDeque<(NextOffset, Watermark)>,
+    /// Set when every column is a plain one: nothing is evaluated then.
+    columns: Option<Vec<usize>>,
+    /// Rows that failed a check with `ON VIOLATION DROP`, since the start.
+    pub dropped: u64,
+}
+
+impl Ingest {
+    pub fn new(spec: IngestSpec, source: u16, partition: Partition) -> Ingest {
+        let delay_micros = match spec.event_time {
+            EventTime::RecordTimestamp => 0,
+            EventTime::Column { delay_micros, .. } => delay_micros,
+        };
+        let columns = columns_only(&spec.columns);
+        let watermark = PartitionWatermark::new(delay_micros);
+        Ingest { spec, source, partition, watermark, position: None, raises: VecDeque::new(), columns, dropped: 0 }
+    }
+
+    /// Takes decoded rows in offset order. `record_timestamps_ms` has -1 where a record has none.
+    ///
+    /// A record without a timestamp has event time 0 (1970) where the record's timestamp is the event time.
+    ///
+    /// # Errors
+    /// A check with `ON VIOLATION FAIL` failed.
+    pub fn ingest(
+        &mut self,
+        decoded: RecordBatch,
+        offsets: Int64Array,
+        record_timestamps_ms: &Int64Array,
+        out: &mut Output,
+    ) -> Result<Option<Batch>> {
+        assert_eq!(decoded.num_rows(), offsets.len(), "every row has an offset");
+        let Some(last) = offsets.values().last().copied() else { return Ok(None) };
+        let reported = out.rejected.len();
+        let no_times = Int64Array::from_value(0, offsets.len());
+        let mut batch = Batch {
+            rows: decoded,
+            source: self.source,
+            partition: self.partition,
+            offsets,
+            event_times: record_timestamps_ms.clone(),
+            row_watermarks: no_times,
+            weights: None,
+            derived: false,
+        };
+        batch = self.compute(batch, out)?;
+        for check in 0..self.spec.checks.len() {
+            batch = self.check(check, batch, out)?;
+        }
+        batch = self.stamp(batch, out)?;
+        batch.row_watermarks = self.observe(&batch.offsets, &batch.event_times);
+        self.reached(Offset(last).next());
+        out.rejected[reported..].sort_by_key(|rejected| rejected.offset);
+        Ok((batch.num_rows() > 0).then_some(batch))
+    }
+
+    /// A recorded decision: rows at or after `at` see at least `to`. Applies at once if the partition has come that far.
+    pub fn raise(&mut self, at: NextOffset, to: Watermark) {
+        if self.position.is_some_and(|position| at <= position) {
+            return self.watermark.raise(to);
+        }
+        let place = self.raises.partition_point(|(known, _)| *known <= at);
+        self.raises.insert(place, (at, to));
+    }
+
+    /// The partition's position is now `next` (a start, a restore, records that did not decode, a move over control records):
+    /// decisions up to there apply.
+    pub fn reached(&mut self, next: NextOffset) {
+        self.position = self.position.max(Some(next));
+        while self.raises.front().is_some_and(|(at, _)| *at <= next) {
+            let (_, to) = self.raises.pop_front().expect("just seen");
+            self.watermark.raise(to);
+        }
+    }
+
+    /// The partition's watermark: what its next row would see.
+    pub fn watermark(&self) -> Watermark {
+        self.watermark.current()
+    }
+
+    /// Back to a commit: sets the watermark and forgets position and decisions, which the caller gives again
+    /// ([`Ingest::reached`], [`Ingest::raise`]).
+    pub fn restore(&mut self, watermark: Watermark) {
+        let delay_micros = match self.spec.event_time {
+            EventTime::RecordTimestamp => 0,
+            EventTime::Column { delay_micros, .. } => delay_micros,
+        };
+        self.watermark = PartitionWatermark::new(delay_micros);
+        self.watermark.raise(watermark);
+        self.position = None;
+        self.raises.clear();
+    }
+
+    fn compute(&self, mut batch: Batch, out: &mut Output) -> Result<Batch> {
+        if let Some(columns) = &self.columns {
+            let columns = columns.iter().map(|c| batch.rows.column(*c).clone()).collect();
+            if let Ok(rows) = record_batch(&self.spec.schema, columns, batch.num_rows()) {
+                return Ok(Batch { rows, ..batch });
+            }
+        }
+        let work = |rows: &RecordBatch| evaluate_columns(&self.spec.columns, &self.spec.schema, rows);
+        let found = isolate(&batch.rows, work)?;
+        if let Some(keep) = found.keep {
+            reject(&batch, &found.failures, BadClass::Expression, out);
+            batch = batch.filter(&keep).map_err(|e| broken("filter", e))?;
+        }
+        Ok(Batch { rows: found.value, ..batch })
+    }
+
+    fn check(&mut self, check: usize, mut batch: Batch, out: &mut Output) -> Result<Batch> {
+        let check = &self.spec.checks[check];
+        let found = isolate(&batch.rows, |rows: &RecordBatch| violations(&check.expr, rows))?;
+        if let Some(keep) = found.keep {
+            reject(&batch, &found.failures, BadClass::Expression, out);
+            batch = batch.filter(&keep).map_err(|e| broken("filter", e))?;
+        }
+        let violations = found.value;
+        if violations.true_count() == 0 {
+            return Ok(batch);
+        }
+        let rows = violations.values().set_indices();
+        match check.on_violation {
+            OnViolation::Drop => self.dropped += violations.true_count() as u64,
+            OnViolation::DeadLetter => {
+                let message = format!("check \"{}\" failed: {}", check.name, check.text);
+                let failures: Vec<_> = rows.map(|row| (row, message.clone())).collect();
+                reject(&batch, &failures, BadClass::Check, out);
+            }
+            OnViolation::Fail => {
+                let offset = rows.map(|row| batch.offsets.value(row)).next().unwrap_or_default();
+                let place = format!("source {} partition {}: offset {offset}", self.source, self.partition);
+                return Err(Error::failed(format!("{place} fails check \"{}\": {}", check.name, check.text))
+                    .hint("correct or skip the record, or declare the check ON VIOLATION DEAD LETTER"));
+            }
+        }
+        batch.filter(&not(&violations).map_err(|e| broken("checks", e))?).map_err(|e| broken("filter", e))
+    }
+
+    /// Replaces the record timestamps in `event_times` by event times.
+    fn stamp(&self, mut batch: Batch, out: &mut Output) -> Result<Batch> {
+        let (column, max_ahead_micros) = match self.spec.event_time {
+            EventTime::RecordTimestamp => {
+                let millis: Int64Array = batch.event_times.unary(|millis| if millis == -1 { 0 } else { millis });
+                let times = scaled(&millis, 1000);
+                let bad = times.overflowed.into_iter().map(|row| (row, "the record's timestamp is out of range".to_owned()));
+                batch.event_times = times.values;
+                return without(batch, &bad.collect::<Vec<_>>(), BadClass::Time, out);
+            }
+            EventTime::Column { column, max_ahead_micros, .. } => (column, max_ahead_micros),
+        };
+        let times = micros(batch.rows.column(column))?;
+        let name = self.spec.schema.field(column).name();
+        let record_millis = std::mem::replace(&mut batch.event_times, times.values);
+        let mut bad: Vec<(usize, String)> = Vec::new();
+        if batch.event_times.null_count() > 0 {
+            let nulls = (0..batch.num_rows()).filter(|row| batch.event_times.is_null(*row));
+            bad.extend(nulls.map(|row| (row, format!("the event time \"{name}\" is NULL"))));
+        }
+        bad.extend(times.overflowed.into_iter().map(|row| (row, format!("the event time \"{name}\" is out of range"))));
+        bad.sort_unstable_by_key(|(row, _)| *row);
+
+        let mut ahead = Vec::new();
+        if let Some(max_ahead) = max_ahead_micros {
+            let pairs = batch.event_times.values().iter().zip(record_millis.values());
+            let rows = pairs.enumerate().filter(|(_, (time, millis))| {
+                **millis != -1 && i128::from(**time) - i128::from(**millis) * 1000 > i128::from(max_ahead)
+            });
+            let rows = rows.filter(|(row, _)| bad.binary_search_by_key(row, |(row, _)| *row).is_err());
+            ahead.extend(rows.map(|(row, (time, millis))| {
+                let record = Timestamp::from_millis(*millis).map_or_else(|| format!("{millis} ms"), |at| at.to_string());
+                (
+                    row,
+                    format!("the event time \"{name}\" {} is too far ahead of the record's timestamp {record}", Timestamp(*time)),
+                )
+            }));
+        }
+        reject(&batch, &ahead, BadClass::Future, out);
+        let refused: Vec<_> = ahead.into_iter().map(|(row, _)| row).collect();
+        reject(&batch, &bad, BadClass::Time, out);
+        keep_others(batch, refused.into_iter().chain(bad.into_iter().map(|(row, _)| row)))
+    }
+
+    /// Row watermarks, with the decisions that apply in between.
+    fn observe(&mut self, offsets: &Int64Array, event_times: &Int64Array) -> Int64Array {
+        let moves = matches!(self.spec.event_time, EventTime::Column { .. });
+        let mut before: Vec<i64> = Vec::new();
+        let mut from = 0;
+        loop {
+            while self.raises.front().is_some_and(|(at, _)| offsets.values().get(from).is_some_and(|offset| at.0 <= *offset)) {
+                let (_, to) = self.raises.pop_front().expect("just seen");
+                self.watermark.raise(to);
+            }
+            let to = self.raises.front().map_or(offsets.len(), |(at, _)| offsets.values().partition_point(|o| *o < at.0));
+            let part = event_times.slice(from, to - from);
+            let part = if moves { self.watermark.observe(&part) } else { Int64Array::from_value(self.watermark().0, part.len()) };
+            if from == 0 && to == offsets.len() {
+                return part;
+            }
+            before.extend_from_slice(part.values());
+            if to == offsets.len() {
+                return Int64Array::from(before);
+            }
+            from = to;
+        }
+    }
+}
+
+/// True where the check is false (NULL passes).
+fn violations(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<BooleanArray, DataFusionError> {
+    let truth = evaluate(expr, rows)?;
+    let Some(truth) = truth.as_boolean_opt() else {
+        return Err(DataFusionError::Internal(format!("a check of type {}", truth.data_type())));
+    };
+    let violated = !truth.values();
+    Ok(BooleanArray::new(truth.nulls().map_or(violated.clone(), |nulls| &violated & nulls.inner()), None))
+}
+
+fn without(batch: Batch, bad: &[(usize, String)], class: BadClass, out: &mut Output) -> Result<Batch> {
+    reject(&batch, bad, class, out);
+    keep_others(batch, bad.iter().map(|(row, _)| *row))
+}
+
+fn keep_others(batch: Batch, refused: impl Iterator<Item = usize>) -> Result<Batch> {
+    let mut keep: Option<Vec<bool>> = None;
+    for row in refused {
+        keep.get_or_insert_with(|| vec![true; batch.num_rows()])[row] = false;
+    }
+    match keep {
+        Some(keep) => batch.filter(&BooleanArray::from(keep)).map_err(|e| broken("filter", e)),
+        None => Ok(batch),
+    }
+}

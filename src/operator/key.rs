@@ -1,0 +1,273 @@
+//! Keys of rows as dense numbers: hash tables over columns, without an allocation per row.
+//!
+//! A [`KeyShape`] turns key columns into comparable values, a whole batch at once; a [`KeyTable`] gives each distinct key the next
+//! number. One integer and one text column have their own way; everything else goes through Arrow's row format.
+
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray, Int64Array, StringArray, StringBuilder};
+use arrow::compute::cast;
+use arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type};
+use arrow::row::{RowConverter, Rows, SortField};
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::canonical::one_zero_one_nan;
+use super::evaluate::broken;
+use crate::error::{Error, Result};
+
+/// The types of a key and how it is encoded.
+pub struct KeyShape {
+    types: Vec<DataType>,
+    kind: Kind,
+}
+
+enum Kind {
+    /// No column: one key.
+    Unit,
+    Integer,
+    Text,
+    Rows(RowConverter),
+}
+
+/// The keys of a batch, by row.
+pub enum EncodedKeys {
+    Unit,
+    Integer(Int64Array),
+    Text(StringArray),
+    Rows(Rows),
+}
+
+impl KeyShape {
+    /// # Errors
+    /// A type that can't be a key, named.
+    pub fn new(types: Vec<DataType>) -> Result<KeyShape> {
+        if let Some(refused) = types.iter().find(|t| !super::canonical::supports(t)) {
+            return Err(Error::config(format!("a key of type {refused} is not supported")));
+        }
+        let kind = match types.as_slice() {
+            [] => Kind::Unit,
+            [DataType::Utf8] => Kind::Text,
+            [t] if (t.is_integer() && *t != DataType::UInt64) || matches!(t, DataType::Timestamp(_, _)) => Kind::Integer,
+            _ => {
+                let fields = types.iter().cloned().map(SortField::new).collect();
+                Kind::Rows(RowConverter::new(fields).map_err(|e| Error::config(format!("key columns: {e}")))?)
+            }
+        };
+        Ok(KeyShape { types, kind })
+    }
+
+    pub fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedKeys> {
+        assert_eq!(columns.len(), self.types.len(), "a key has the columns that it was planned with");
+        let failed = |e| broken("encode keys", e);
+        Ok(match &self.kind {
+            Kind::Unit => EncodedKeys::Unit,
+            Kind::Integer => {
+                EncodedKeys::Integer(cast(&columns[0], &DataType::Int64).map_err(failed)?.as_primitive::<Int64Type>().clone())
+            }
+            Kind::Text => EncodedKeys::Text(columns[0].as_string::<i32>().clone()),
+            Kind::Rows(converter) => {
+                let columns: Vec<ArrayRef> = columns.iter().map(canonical_floats).collect();
+                EncodedKeys::Rows(converter.convert_columns(&columns).map_err(failed)?)
+            }
+        })
+    }
+
+    pub fn table(&self) -> KeyTable {
+        match self.kind {
+            Kind::Unit => KeyTable::Unit { present: false },
+            Kind::Integer => KeyTable::Integer { values: Vec::new(), null: None, table: HashTable::new() },
+            Kind::Text | Kind::Rows(_) => {
+                KeyTable::Bytes { arena: Vec::new(), ends: Vec::new(), null: None, table: HashTable::new() }
+            }
+        }
+    }
+
+    /// The key columns of the given numbers.
+    pub fn decode(&self, table: &KeyTable, numbers: &[u32]) -> Result<Vec<ArrayRef>> {
+        let failed = |e| broken("decode keys", e);
+        Ok(match (&self.kind, table) {
+            (Kind::Unit, _) => Vec::new(),
+            (Kind::Integer, KeyTable::Integer { values, null, .. }) => {
+                let values: Int64Array = numbers.iter().map(|n| (*null != Some(*n)).then(|| values[*n as usize])).collect();
+                vec![cast(&values, &self.types[0]).map_err(failed)?]
+            }
+            (Kind::Text, KeyTable::Bytes { null, .. }) => {
+                let bytes = numbers.iter().map(|n| table.bytes(*n).len()).sum();
+                let mut text = StringBuilder::with_capacity(numbers.len(), bytes);
+                for number in numbers {
+                    let value = std::str::from_utf8(table.bytes(*number)).expect("only text was interned");
+                    text.append_option((*null != Some(*number)).then_some(value));
+                }
+                vec![Arc::new(text.finish()) as ArrayRef]
+            }
+            (Kind::Rows(converter), _) => {
+                let parser = converter.parser();
+                converter.convert_rows(numbers.iter().map(|n| parser.parse(table.bytes(*n)))).map_err(failed)?
+            }
+            _ => unreachable!("a table belongs to the shape that made it"),
+        })
+    }
+}
+
+/// Distinct keys, numbered from 0 in the order in which they came.
+pub enum KeyTable {
+    Unit {
+        present: bool,
+    },
+    Integer {
+        values: Vec<i64>,
+        null: Option<u32>,
+        table: HashTable<(i64, u32)>,
+    },
+    /// Text, or rows in Arrow's format. Only text has a null of its own.
+    Bytes {
+        arena: Vec<u8>,
+        ends: Vec<usize>,
+        null: Option<u32>,
+        table: HashTable<(u64, u32)>,
+    },
+}
+
+impl KeyTable {
+    /// The number of the key of one row; a new key gets the next.
+    pub fn intern(&mut self, keys: &EncodedKeys, row: usize) -> u32 {
+        match (self, keys) {
+            (KeyTable::Unit { present }, EncodedKeys::Unit) => {
+                *present = true;
+                0
+            }
+            (KeyTable::Integer { values, null, table }, EncodedKeys::Integer(keys)) => {
+                if keys.is_null(row) {
+                    return *null.get_or_insert_with(|| {
+                        values.push(0);
+                        values.len() as u32 - 1
+                    });
+                }
+                let key = keys.value(row);
+                let entry = table.entry(hash_integer(key), |(known, _)| *known == key, |(known, _)| hash_integer(*known));
+                entry
+                    .or_insert_with(|| {
+                        values.push(key);
+                        (key, values.len() as u32 - 1)
+                    })
+                    .get()
+                    .1
+            }
+            (KeyTable::Bytes { arena, ends, null, table }, keys) => {
+                let key = match keys {
+                    EncodedKeys::Text(text) if text.is_null(row) => {
+                        return *null.get_or_insert_with(|| {
+                            ends.push(arena.len());
+                            ends.len() as u32 - 1
+                        });
+                    }
+                    EncodedKeys::Text(text) => text.value(row).as_bytes(),
+                    EncodedKeys::Rows(rows) => rows.row(row).data(),
+                    _ => unreachable!("a table belongs to the shape that made it"),
+                };
+                let hash = xxh3_64(key);
+                let equal = |(known, number): &(u64, u32)| *known == hash && range_of(arena, ends, *number) == key;
+                if let Some((_, number)) = table.find(hash, equal) {
+                    return *number;
+                }
+                let number = ends.len() as u32;
+                arena.extend_from_slice(key);
+                ends.push(arena.len());
+                table.insert_unique(hash, (hash, number), |(known, _)| *known);
+                number
+            }
+            _ => unreachable!("a table belongs to the shape that made it"),
+        }
+    }
+
+    pub fn len(&self) -> usize {
+        match self {
+            KeyTable::Unit { present } => usize::from(*present),
+            KeyTable::Integer { values, .. } => values.len(),
+            KeyTable::Bytes { ends, .. } => ends.len(),
+        }
+    }
+
+    /// Forgets all keys numbered `length` and above.
+    pub fn truncate(&mut self, length: usize) {
+        let current = self.len();
+        match self {
+            KeyTable::Unit { present } => *present &= length > 0,
+            KeyTable::Integer { values, null, table } => {
+                *null = null.filter(|n| (*n as usize) < length);
+                for (number, key) in values.iter().enumerate().skip(length) {
+                    if let Ok(found) = table.find_entry(hash_integer(*key), |(_, n)| *n as usize == number) {
+                        found.remove();
+                    }
+                }
+                values.truncate(length);
+            }
+            KeyTable::Bytes { arena, ends, null, table } => {
+                *null = null.filter(|n| (*n as usize) < length);
+                for number in length..current {
+                    let hash = xxh3_64(range_of(arena, ends, number as u32));
+                    if let Ok(found) = table.find_entry(hash, |(_, n)| *n as usize == number) {
+                        found.remove();
+                    }
+                }
+                ends.truncate(length);
+                arena.truncate(ends.last().copied().unwrap_or(0));
+            }
+        }
+    }
+
+    /// All numbers in the order of their keys, NULL first.
+    pub fn sorted(&self) -> Vec<u32> {
+        let mut numbers: Vec<u32> = (0..self.len() as u32).collect();
+        match self {
+            KeyTable::Unit { .. } => {}
+            KeyTable::Integer { values, null, .. } => {
+                numbers.sort_unstable_by_key(|n| (*null != Some(*n), values[*n as usize]));
+            }
+            KeyTable::Bytes { null, .. } => {
+                numbers.sort_unstable_by(|a, b| (*null != Some(*a), self.bytes(*a)).cmp(&(*null != Some(*b), self.bytes(*b))));
+            }
+        }
+        numbers
+    }
+
+    /// Estimated memory in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            KeyTable::Unit { .. } => 0,
+            KeyTable::Integer { values, table, .. } => values.capacity() * 8 + table.capacity() * 17,
+            KeyTable::Bytes { arena, ends, table, .. } => arena.capacity() + ends.capacity() * 8 + table.capacity() * 17,
+        }
+    }
+
+    fn bytes(&self, number: u32) -> &[u8] {
+        match self {
+            KeyTable::Bytes { arena, ends, .. } => range_of(arena, ends, number),
+            _ => unreachable!("only byte keys have bytes"),
+        }
+    }
+}
+
+fn range_of<'a>(arena: &'a [u8], ends: &[usize], number: u32) -> &'a [u8] {
+    let number = number as usize;
+    let start = if number == 0 { 0 } else { ends[number - 1] };
+    &arena[start..ends[number]]
+}
+
+fn hash_integer(key: i64) -> u64 {
+    let wide = u128::from(key as u64 ^ 0x9E37_79B9_7F4A_7C15) * 0xD6E8_FEB8_6659_FD93_u128;
+    (wide as u64) ^ ((wide >> 64) as u64)
+}
+
+/// Arrow's row format tells -0 from 0; SQL does not.
+fn canonical_floats(column: &ArrayRef) -> ArrayRef {
+    match column.data_type() {
+        DataType::Float64 => Arc::new(column.as_primitive::<Float64Type>().unary::<_, Float64Type>(one_zero_one_nan)),
+        DataType::Float32 => {
+            let canonical = |value: f32| one_zero_one_nan(f64::from(value)) as f32;
+            Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(canonical))
+        }
+        _ => column.clone(),
+    }
+}

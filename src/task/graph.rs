@@ -1,0 +1,574 @@
+//! One task: partition *p* of every source through the topology's operators, up to what a commit will hold.
+//!
+//! [`Task::process`] takes a chunk of one source partition all the way: decode, ingest, operators, encode. Then the partition's
+//! watermark moves on, node by node: an operator's rows reach its children before its watermark does. [`Task::prepare`] turns
+//! what has gathered into the records and offsets of one transaction.
+//!
+//! Invariant: no clock, no I/O. The same chunks in the same order give the same records, wherever the commits fall.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use arrow::array::BooleanArray;
+
+use crate::contract::{AvroSchema, SchemaId};
+use crate::error::{Error, Kind, Result};
+use crate::log::{CommittedOffset, CommittedOffsets};
+use crate::operator::aggregate::Aggregate;
+use crate::operator::assign::Assign;
+use crate::operator::consolidate::Consolidate;
+use crate::operator::filter::Filter;
+use crate::operator::ingest::OnViolation;
+use crate::operator::project::Project;
+use crate::operator::{Late, Operator, Output, Rejected};
+use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Timestamp, Topic, TopicPartition};
+use crate::store::Store;
+use crate::store::changelog::{self, CommitRecord};
+use crate::task::feed::{Feed, FeedState};
+use crate::task::letters::{self, Sender};
+use crate::task::names::Names;
+use crate::task::outlet::{Outlet, Target};
+use crate::task::progress;
+use crate::topology::{Operation, Topology};
+use crate::watermark::{EdgeWatermark, Watermark};
+
+/// What all tasks of a run share.
+#[derive(Clone)]
+pub struct Plan {
+    pub topology: Arc<Topology>,
+    pub names: Names,
+    /// One per sink.
+    pub targets: Vec<Target>,
+    /// Partition count of each source's topic.
+    pub source_partitions: Vec<i32>,
+    /// Partition count of the dead-letter and late topics.
+    pub letter_partitions: i32,
+    /// Upper bound of a changelog message in bytes.
+    pub changelog_message_bytes: usize,
+    /// The range begins in mid-log: windows that start before this would be incomplete and are not emitted.
+    pub emit_from: Option<Timestamp>,
+}
+
+impl Plan {
+    /// The number of tasks: the largest partition count among the sources.
+    pub fn tasks(&self) -> i32 {
+        self.source_partitions.iter().copied().max().unwrap_or(0)
+    }
+
+    /// Source partitions of a task, with their source's index.
+    pub fn partitions(&self, task: i32) -> Vec<(usize, TopicPartition)> {
+        let sources = self.topology.sources.iter().zip(&self.source_partitions).enumerate();
+        sources
+            .filter(|(_, (_, count))| task < **count)
+            .map(|(index, (source, _))| (index, source.topic.partition(task)))
+            .collect()
+    }
+
+    pub fn stateful_nodes(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.topology
+            .nodes
+            .iter()
+            .enumerate()
+            .filter(|(_, node)| node.operation.stateful())
+            .map(|(index, node)| (index, node.id.as_str()))
+    }
+}
+
+/// What was counted since the last call of [`Task::take_counts`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub records_in: u64,
+    pub records_out: u64,
+    pub late: u64,
+    pub withdrawn: u64,
+    pub dead: BTreeMap<&'static str, u64>,
+    pub dropped: BTreeMap<&'static str, u64>,
+    pub skipped: u64,
+}
+
+/// One transaction's share of a task.
+#[derive(Debug, Default)]
+pub struct Prepared {
+    pub outgoing: Vec<(Topic, Outgoing)>,
+    pub offsets: CommittedOffsets,
+}
+
+struct NodeState {
+    operator: Option<Box<dyn Operator>>,
+    edge: EdgeWatermark,
+    /// Node and the port of it that this one feeds.
+    children: Vec<(usize, usize)>,
+}
+
+/// Partition `number` of every source, through the topology.
+pub struct Task {
+    pub number: i32,
+    plan: Arc<Plan>,
+    feeds: Vec<Feed>,
+    nodes: Vec<NodeState>,
+    outlets: Vec<Outlet>,
+    sender: Sender,
+    dead: Outgoing,
+    late: Outgoing,
+    /// The number of the last commit.
+    commit: u64,
+    dirty: bool,
+    counts: Counts,
+    /// Chunks of this commit, kept while rows of theirs may still be rejected at `flush`.
+    recent: Vec<Chunk>,
+    keep_recent: bool,
+    /// Withdrawn groups to be logged: node, key, message.
+    withdrawn: Vec<(String, String, String)>,
+    /// Whether the snapshot round of every store was completed by the commit being prepared.
+    wrapped: bool,
+}
+
+/// Rows and letters of one call into the operators.
+#[derive(Default)]
+struct Found {
+    rejected: Vec<(usize, Rejected)>,
+    late: Vec<(usize, Late)>,
+    withdrawn: Vec<(usize, crate::operator::Withdrawn)>,
+}
+
+impl Found {
+    fn take(&mut self, node: usize, out: &mut Output) {
+        self.rejected.extend(out.rejected.drain(..).map(|r| (node, r)));
+        self.late.extend(out.late.drain(..).map(|l| (node, l)));
+        self.withdrawn.extend(out.withdrawn.drain(..).map(|w| (node, w)));
+    }
+}
+
+impl Task {
+    /// A task whose stores are still empty: see [`Task::stores`] and [`Task::resume`].
+    pub fn new(plan: Arc<Plan>, number: i32, states: &BTreeMap<TopicPartition, FeedState>) -> Result<Task> {
+        let topology = plan.topology.clone();
+        let mut feeds = Vec::new();
+        for (index, partition) in plan.partitions(number) {
+            let node = topology.nodes.iter().position(|node| matches!(node.operation, Operation::Source(s) if s == index));
+            let node = node.expect("every source of a topology has a node");
+            let state = states.get(&partition).expect("the caller gives the state of every partition of the task").clone();
+            feeds.push(Feed::new(&topology.sources[index], index, node, partition, state)?);
+        }
+        let mut nodes: Vec<NodeState> = Vec::new();
+        for (index, node) in topology.nodes.iter().enumerate() {
+            for (port, input) in node.inputs.iter().enumerate() {
+                nodes[*input].children.push((index, port));
+            }
+            let senders = match &node.operation {
+                Operation::Source(source) => feeds.iter().filter(|feed| feed.source == *source).count(),
+                _ => node.inputs.len(),
+            };
+            nodes.push(NodeState {
+                operator: operator(&node.operation)?,
+                edge: EdgeWatermark::new(senders),
+                children: Vec::new(),
+            });
+        }
+        let outlets = topology.sinks.iter().zip(&plan.targets).map(|(sink, target)| Outlet::new(sink, target.clone()));
+        let outlets = outlets.collect::<Result<Vec<_>>>()?;
+        let consolidates = topology.nodes.iter().any(|node| matches!(node.operation, Operation::Consolidate(_)));
+        Ok(Task {
+            number,
+            sender: Sender { pipeline: plan.names.pipeline.clone(), generation: plan.names.generation },
+            keep_recent: consolidates,
+            plan,
+            feeds,
+            nodes,
+            outlets,
+            dead: Outgoing::default(),
+            late: Outgoing::default(),
+            commit: 0,
+            dirty: false,
+            counts: Counts::default(),
+            recent: Vec::new(),
+            withdrawn: Vec::new(),
+            wrapped: false,
+        })
+    }
+
+    /// The stores of the task with their operators' ids.
+    pub fn stores(&mut self) -> impl Iterator<Item = (&str, &mut dyn Store)> {
+        let ids = self.plan.topology.nodes.iter();
+        self.nodes.iter_mut().zip(ids).filter_map(|(node, spec)| Some((spec.id.as_str(), node.operator.as_mut()?.store()?)))
+    }
+
+    /// After the stores have been restored: goes on after commit `commit` with the watermarks that the feeds were given.
+    ///
+    /// # Errors
+    /// `Corrupt` when a store still holds what the watermarks say has been emitted.
+    pub fn resume(&mut self, commit: u64) -> Result<()> {
+        self.commit = commit;
+        let mut found = Found::default();
+        let emitted = self.propagate(&mut found)?;
+        if emitted > 0 {
+            return Err(Error::corrupt(format!(
+                "task {} of pipeline \"{}\": the restored state holds {emitted} rows that the last commit had emitted already",
+                self.number, self.plan.names.pipeline
+            ))
+            .hint("delete the state directory so that the state is rebuilt from its changelog"));
+        }
+        Ok(())
+    }
+
+    pub fn commit_number(&self) -> u64 {
+        self.commit
+    }
+
+    pub fn positions(&self) -> OffsetVector {
+        self.feeds.iter().map(|feed| (feed.partition.clone(), feed.position)).collect()
+    }
+
+    pub fn watermarks(&self) -> impl Iterator<Item = (&TopicPartition, Watermark)> {
+        self.feeds.iter().map(|feed| (&feed.partition, feed.ingest.watermark()))
+    }
+
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    pub fn state_rows(&mut self) -> usize {
+        self.stores().map(|(_, store)| store.len()).sum()
+    }
+
+    pub fn state_bytes(&mut self) -> usize {
+        self.stores().map(|(_, store)| store.size()).sum()
+    }
+
+    /// Bytes waiting to be sent.
+    pub fn pending_bytes(&self) -> usize {
+        self.outlets.iter().map(|outlet| outlet.outgoing.size()).sum::<usize>() + self.dead.size() + self.late.size()
+    }
+
+    pub fn take_counts(&mut self) -> Counts {
+        let mut counts = std::mem::take(&mut self.counts);
+        for feed in &mut self.feeds {
+            counts.skipped += std::mem::take(&mut feed.skipped);
+            let dropped = std::mem::take(&mut feed.ingest.dropped);
+            if dropped > 0 {
+                *counts.dropped.entry("check").or_default() += dropped;
+            }
+        }
+        counts
+    }
+
+    /// Groups whose result could not be computed since the last call: operator, key, reason.
+    pub fn take_withdrawn(&mut self) -> Vec<(String, String, String)> {
+        std::mem::take(&mut self.withdrawn)
+    }
+
+    pub fn missing(&self, chunk: &Chunk) -> Vec<SchemaId> {
+        let feeds = self.feeds.iter().filter(|feed| feed.partition == chunk.partition);
+        let mut ids: Vec<SchemaId> = feeds.flat_map(|feed| feed.missing(chunk)).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    pub fn add_writer(&mut self, chunk: &Chunk, id: SchemaId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
+        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == chunk.partition) {
+            feed.add_writer(chunk, id, schema)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a chunk through the topology. Several sources may read one topic: each gets it.
+    pub fn process(&mut self, chunk: &Chunk) -> Result<()> {
+        self.dirty = true;
+        self.counts.records_in += chunk.len() as u64;
+        let mut found = Found::default();
+        let mut schema_ids = BTreeMap::new();
+        for at in 0..self.feeds.len() {
+            if self.feeds[at].partition != chunk.partition {
+                continue;
+            }
+            let mut out = Output::default();
+            let batch = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
+            let node = self.feeds[at].node;
+            found.take(node, &mut out);
+            if let Some(batch) = batch {
+                self.forward(node, batch, &mut found)?;
+            }
+        }
+        self.propagate(&mut found)?;
+        self.account(chunk, &found)?;
+        self.write_letters(&found, &schema_ids, Some(chunk));
+        if self.keep_recent && !chunk.is_empty() {
+            self.recent.push(chunk.clone());
+        }
+        Ok(())
+    }
+
+    /// A recorded decision: rows of `partition` at or after `at` see at least the watermark `to`.
+    pub fn raise(&mut self, partition: &TopicPartition, at: NextOffset, to: Watermark) -> Result<()> {
+        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition) {
+            feed.ingest.raise(at, to);
+        }
+        self.dirty = true;
+        let mut found = Found::default();
+        self.propagate(&mut found)?;
+        self.write_letters(&found, &BTreeMap::new(), None);
+        Ok(())
+    }
+
+    /// Nothing more will come (`--final`): every watermark goes to infinity.
+    pub fn finish(&mut self) -> Result<()> {
+        for (partition, position) in self.positions() {
+            self.raise(&partition, position, Watermark::MAX)?;
+        }
+        self.dirty = true;
+        Ok(())
+    }
+
+    /// Everything that has gathered since the last commit, as records and offsets; `None` when nothing has happened. The task then
+    /// stands at the new commit: it must be kept (`keep`) or thrown away.
+    pub fn prepare(&mut self) -> Result<Option<Prepared>> {
+        if !self.dirty {
+            return Ok(None);
+        }
+        let mut found = Found::default();
+        for index in 0..self.nodes.len() {
+            let mut out = Output::default();
+            let Some(operator) = &mut self.nodes[index].operator else { continue };
+            operator.flush(&mut out)?;
+            self.emit(index, &mut out, &mut found)?;
+        }
+        self.write_letters(&found, &BTreeMap::new(), None);
+        self.recent.clear();
+        let mut prepared = Prepared { offsets: self.offsets(), outgoing: Vec::new() };
+        self.write_changelogs(&mut prepared)?;
+        for outlet in &mut self.outlets {
+            self.counts.records_out += outlet.outgoing.len() as u64;
+            prepared.outgoing.push((outlet.target.topic.clone(), std::mem::take(&mut outlet.outgoing)));
+        }
+        prepared.outgoing.push((self.plan.names.dead(), std::mem::take(&mut self.dead)));
+        prepared.outgoing.push((self.plan.names.late(), std::mem::take(&mut self.late)));
+        prepared.outgoing.retain(|(_, records)| !records.is_empty());
+        self.commit += 1;
+        self.dirty = false;
+        Ok(Some(prepared))
+    }
+
+    /// The prepared commit is known to have succeeded. Returns whether it completed a round of the rolling snapshot.
+    pub fn keep(&mut self) -> bool {
+        self.stores().for_each(|(_, store)| store.keep());
+        std::mem::take(&mut self.wrapped)
+    }
+
+    /// The offsets of the task with what a restart needs beside them.
+    fn offsets(&self) -> CommittedOffsets {
+        let mut offsets = CommittedOffsets::new();
+        for feed in &self.feeds {
+            let state = feed.state();
+            offsets.insert(
+                feed.partition.clone(),
+                CommittedOffset { next: state.position, metadata: progress::to_metadata(&state) },
+            );
+        }
+        offsets
+    }
+
+    /// The record that the next commit writes beside its deltas.
+    fn commit_record(&self, edge: Watermark, commit: u64, previous: u64) -> CommitRecord {
+        let states: Vec<(&TopicPartition, FeedState)> = self.feeds.iter().map(|feed| (&feed.partition, feed.state())).collect();
+        CommitRecord {
+            generation: self.plan.names.generation,
+            number: commit,
+            previous,
+            edge,
+            positions: states.iter().map(|(p, s)| (p.topic.clone(), p.partition, s.position)).collect(),
+            watermarks: states.iter().map(|(p, s)| (p.topic.clone(), p.partition, s.watermark)).collect(),
+            extra: progress::to_extra(states.iter().map(|(p, s)| (*p, s))),
+        }
+    }
+
+    /// The record of the last commit as the changelog of `operator` holds it (for a checkpoint).
+    pub fn last_commit_record(&self, operator: &str) -> CommitRecord {
+        let node = self.plan.topology.nodes.iter().position(|node| node.id == operator).expect("the operator is in the topology");
+        self.commit_record(self.nodes[node].edge.current(), self.commit, self.commit.saturating_sub(1))
+    }
+
+    fn write_changelogs(&mut self, prepared: &mut Prepared) -> Result<()> {
+        let plan = self.plan.clone();
+        let mut wrapped = true;
+        for (index, id) in plan.stateful_nodes() {
+            let record = self.commit_record(self.nodes[index].edge.current(), self.commit + 1, self.commit);
+            let store = self.nodes[index].operator.as_mut().and_then(|operator| operator.store());
+            let store = store.expect("a stateful operator has a store");
+            let delta = store.delta()?;
+            // The round of the snapshot goes on at the pace of the changes, so a restore reads about twice the live state.
+            let rows = delta.as_ref().map_or(0, |rows| rows.num_rows());
+            let slice = store.slice(rows.max(16))?;
+            wrapped &= slice.wrapped;
+            let (partition, bytes) = (Partition(self.number), plan.changelog_message_bytes);
+            let messages = changelog::encode(&record, delta.as_ref(), slice.rows.as_ref(), partition, 0, bytes)?;
+            prepared.outgoing.push((plan.names.changelog(id)?, messages));
+        }
+        self.wrapped = wrapped;
+        Ok(())
+    }
+
+    /// Hands rows that `node` produced to its children.
+    fn forward(&mut self, node: usize, batch: Batch, found: &mut Found) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let children = self.nodes[node].children.clone();
+        let last = children.len().saturating_sub(1);
+        let mut batch = Some(batch);
+        for (at, (child, port)) in children.into_iter().enumerate() {
+            let batch = if at == last { batch.take() } else { batch.clone() };
+            self.push(child, port, batch.expect("it is taken by the last child only"), found)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, node: usize, port: usize, batch: Batch, found: &mut Found) -> Result<()> {
+        let mut out = Output::default();
+        match (&self.plan.topology.nodes[node].operation, &mut self.nodes[node].operator) {
+            (Operation::Sink(sink), _) => {
+                self.outlets[*sink].write(&batch, &mut out)?;
+                found.take(node, &mut out);
+                Ok(())
+            }
+            (_, Some(operator)) => {
+                operator.push(port, batch, &mut out)?;
+                self.emit(node, &mut out, found)
+            }
+            (_, None) => self.forward(node, batch, found),
+        }
+    }
+
+    fn emit(&mut self, node: usize, out: &mut Output, found: &mut Found) -> Result<()> {
+        found.take(node, out);
+        for batch in std::mem::take(&mut out.batches) {
+            let batch = self.complete_windows(node, batch)?;
+            self.forward(node, batch, found)?;
+        }
+        Ok(())
+    }
+
+    /// Leaves out results of windows that began before the range did.
+    fn complete_windows(&self, node: usize, batch: Batch) -> Result<Batch> {
+        let (Some(from), Operation::Aggregate(spec)) = (self.plan.emit_from, &self.plan.topology.nodes[node].operation) else {
+            return Ok(batch);
+        };
+        let Some(window) = &spec.window else { return Ok(batch) };
+        // A result's event time is its window's end - 1 ms.
+        let first = from.0.saturating_add(window.size_micros).saturating_sub(1_000);
+        let keep: BooleanArray = batch.event_times.values().iter().map(|time| Some(*time >= first)).collect();
+        batch
+            .filter(&keep)
+            .map_err(|e| Error::corrupt(format!("rows of {} can't be filtered: {e}", self.plan.topology.nodes[node].id)))
+    }
+
+    /// Carries the feeds' watermarks through the graph: a node's rows before its watermark. Returns how many rows operators emitted.
+    fn propagate(&mut self, found: &mut Found) -> Result<usize> {
+        let mut emitted = 0;
+        for index in 0..self.nodes.len() {
+            if let Operation::Source(source) = self.plan.topology.nodes[index].operation {
+                let feeds = self.feeds.iter().filter(|feed| feed.source == source);
+                for (sender, feed) in feeds.enumerate() {
+                    self.nodes[index].edge.update(sender, feed.ingest.watermark());
+                }
+            }
+            let edge = self.nodes[index].edge.current();
+            let mut out = Output::default();
+            let output = match &mut self.nodes[index].operator {
+                Some(operator) => operator.advance(edge, &mut out)?,
+                None => edge,
+            };
+            emitted += out.batches.iter().map(Batch::num_rows).sum::<usize>();
+            self.emit(index, &mut out, found)?;
+            for (child, port) in self.nodes[index].children.clone() {
+                self.nodes[child].edge.update(port, output);
+            }
+        }
+        Ok(emitted)
+    }
+
+    /// Applies the policies of bad records and the budget.
+    fn account(&mut self, chunk: &Chunk, found: &Found) -> Result<()> {
+        let mut bad: Vec<usize> = Vec::new();
+        for (_, rejected) in &found.rejected {
+            let policy = self.policy(rejected);
+            let place = letters::describe(rejected.class, &rejected.message, &chunk.partition, rejected.offset);
+            if policy == OnViolation::Fail {
+                return Err(
+                    Error::failed(place).hint("the policy for this class is \"fail\": correct the record or change the policy")
+                );
+            }
+            if policy == OnViolation::DeadLetter
+                && let Some(row) = chunk.row_of(rejected.offset)
+            {
+                bad.push(row);
+            }
+        }
+        bad.sort_unstable();
+        bad.dedup();
+        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == chunk.partition) {
+            if let Some(row) = feed.budget.count(chunk.len(), bad.iter().copied()) {
+                let offset = chunk.offsets[row];
+                let first = found.rejected.iter().map(|(_, r)| r).find(|r| r.offset == offset);
+                let why = first.map_or(String::new(), |r| format!("; the last one: {}: {}", r.class, r.message));
+                return Err(Error::failed(format!(
+                    "{} offset {offset}: more than 1 % of the last 10,000 records are bad{why}",
+                    chunk.partition
+                ))
+                .hint("look at them with \"tidemill dlq list\"; correct the source or its checks, then start again"));
+            }
+        }
+        Ok(())
+    }
+
+    fn policy(&self, rejected: &Rejected) -> OnViolation {
+        let source = &self.plan.topology.sources[usize::from(rejected.source)];
+        source.on_bad.get(&rejected.class).copied().unwrap_or(OnViolation::DeadLetter)
+    }
+
+    fn write_letters(&mut self, found: &Found, schema_ids: &BTreeMap<Offset, SchemaId>, chunk: Option<&Chunk>) {
+        let plan = self.plan.clone();
+        let id = |node: usize| plan.topology.nodes[node].id.as_str();
+        for (node, rejected) in &found.rejected {
+            if self.policy(rejected) == OnViolation::Drop {
+                *self.counts.dropped.entry(rejected.class.as_str()).or_default() += 1;
+                continue;
+            }
+            let from = plan.topology.sources[usize::from(rejected.source)].topic.partition(rejected.partition.0);
+            let original = original(chunk, &self.recent, &from, rejected.offset);
+            self.sender.dead(rejected, id(*node), &from, original, schema_ids, plan.letter_partitions, &mut self.dead);
+            *self.counts.dead.entry(rejected.class.as_str()).or_default() += 1;
+        }
+        for (node, late) in &found.late {
+            let from = plan.topology.sources[usize::from(late.source)].topic.partition(late.partition.0);
+            let original = original(chunk, &self.recent, &from, late.offset);
+            self.sender.late(late, id(*node), &from, original, plan.letter_partitions, &mut self.late);
+            self.counts.late += 1;
+        }
+        for (node, withdrawn) in &found.withdrawn {
+            self.counts.withdrawn += 1;
+            self.withdrawn.push((id(*node).to_string(), withdrawn.key.clone(), withdrawn.message.clone()));
+        }
+    }
+}
+
+/// The chunk that holds the record: the one at hand, or one of this commit.
+fn original<'a>(chunk: Option<&'a Chunk>, recent: &'a [Chunk], from: &TopicPartition, offset: Offset) -> Option<&'a Chunk> {
+    chunk.into_iter().chain(recent).find(|chunk| chunk.partition == *from && chunk.row_of(offset).is_some())
+}
+
+fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {
+    Ok(match operation {
+        Operation::Source(_) | Operation::Union | Operation::Sink(_) => None,
+        Operation::Filter(spec) => Some(Box::new(Filter::new(spec.clone()))),
+        Operation::Project(spec) => Some(Box::new(Project::new(spec.clone()))),
+        Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone())?)),
+        Operation::Aggregate(spec) => Some(Box::new(Aggregate::new(spec.clone())?)),
+        Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone()))),
+    })
+}
+
+/// Whether an error ends only what is in memory (go back to the last commit) rather than the pipeline.
+pub fn recoverable(kind: Kind) -> bool {
+    matches!(kind, Kind::Away | Kind::Abort | Kind::Fenced | Kind::Unknown)
+}

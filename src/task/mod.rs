@@ -1,0 +1,15 @@
+//! One partition group through the topology: `core` decides, `run` performs, `graph` computes.
+//!
+//! A record's life here: [`run::Worker`] polls a chunk, [`graph::Task::process`] takes it through decode ([`feed`]), operators and encode
+//! ([`outlet`]); [`core::Core`] says when to commit; [`graph::Task::prepare`] gives what the transaction holds.
+
+pub mod budget;
+pub mod core;
+pub mod feed;
+pub mod graph;
+pub mod letters;
+pub mod names;
+pub mod outlet;
+pub mod progress;
+pub mod restore;
+pub mod run;

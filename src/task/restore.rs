@@ -1,0 +1,245 @@
+//! A task from its last commit: committed offsets, then the local checkpoint, then the changelog up to the right bound.
+//!
+//! The bound is the changelog's *high watermark*, read `read_committed`: a decided transaction whose markers are still on their
+//! way would lose its last delta under the last stable offset (KAFKA-10167).
+//!
+//! Invariant: state and offsets are of one commit. Where they differ, the pipeline stops and prints both.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::error::{Error, Result};
+use crate::log::{CommittedOffsets, Isolation, Log};
+use crate::record::{NextOffset, OffsetVector, TopicPartition};
+use crate::store::changelog::{CommitRecord, Fold};
+use crate::store::checkpoint::{Checkpoint, Checkpoints};
+use crate::task::feed::FeedState;
+use crate::task::graph::{Plan, Task};
+use crate::task::progress;
+use crate::watermark::Watermark;
+
+/// Where a restore gets its bytes from.
+pub struct Sources<'a> {
+    pub log: &'a dyn Log,
+    pub checkpoints: Option<&'a Checkpoints>,
+    /// Where partitions begin that have no committed offset and no state.
+    pub start: &'a OffsetVector,
+}
+
+/// Keys and time of a restore.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Held by the stores in the end.
+    pub rows: u64,
+    /// Of these, from the local checkpoint (some may have been replaced since).
+    pub from_checkpoint: u64,
+    pub elapsed: Duration,
+}
+
+/// Builds the task as of its last commit.
+///
+/// # Errors
+/// `Config` when offsets and state are not of one commit, or the offsets lie outside the log; `Corrupt` when the changelog is broken;
+/// `Away` when the broker can't be asked.
+pub fn restore(plan: &Arc<Plan>, number: i32, sources: &Sources<'_>) -> Result<(Task, Restored)> {
+    let began = Instant::now();
+    let partitions: Vec<TopicPartition> = plan.partitions(number).into_iter().map(|(_, partition)| partition).collect();
+    let committed = sources.log.committed(&plan.names.group(), &partitions)?;
+    let mut states = BTreeMap::new();
+    for partition in &partitions {
+        let state = match committed.get(partition) {
+            Some(committed) => progress::from_committed(partition, committed)?,
+            None => progress::start(*sources.start.get(partition).unwrap_or(&NextOffset(0))),
+        };
+        states.insert(partition.clone(), state);
+    }
+    let mut task = Task::new(plan.clone(), number, &states)?;
+    let mut restored = Restored::default();
+    let mut last: Option<(String, CommitRecord)> = None;
+    let mut edges = Vec::new();
+    for (_, id) in plan.stateful_nodes() {
+        let record = restore_store(plan, &mut task, id, sources, &mut restored)?;
+        if let Some(record) = record {
+            edges.push((id.to_string(), record.edge));
+            match &last {
+                Some((other, known)) if known.number != record.number => {
+                    return Err(Error::corrupt(format!(
+                        "task {number} of pipeline \"{}\": the changelog of \"{id}\" ends at commit {}, that of \"{other}\" at commit {}",
+                        plan.names.pipeline, record.number, known.number
+                    ))
+                    .hint("a changelog was cut off: rebuild with \"tidemill reset\" and a run from the earliest offset"));
+                }
+                _ => last = Some((id.to_string(), record)),
+            }
+        } else {
+            edges.push((id.to_string(), Watermark::MIN));
+        }
+    }
+    let stateful = !edges.is_empty();
+    let mut commit = 0;
+    if stateful {
+        if let Some((_, record)) = &last {
+            commit = record.number;
+        }
+        let record = last.map(|(_, record)| record);
+        if let Some(corrected) = agree(plan, number, &partitions, &committed, record.as_ref())? {
+            states = corrected;
+            task = rebuild(plan, number, &states, sources, &mut restored)?;
+        }
+    }
+    check_bounds(sources.log, &states)?;
+    for (id, edge) in edges {
+        if let Some((_, store)) = task.stores().find(|(store, _)| *store == id) {
+            store.expire(edge);
+            store.keep();
+        }
+    }
+    task.resume(commit)?;
+    restored.elapsed = began.elapsed();
+    Ok((task, restored))
+}
+
+/// The same again with other positions (they come from the last delta).
+fn rebuild(
+    plan: &Arc<Plan>,
+    number: i32,
+    states: &BTreeMap<TopicPartition, FeedState>,
+    sources: &Sources<'_>,
+    restored: &mut Restored,
+) -> Result<Task> {
+    let mut task = Task::new(plan.clone(), number, states)?;
+    for (_, id) in plan.stateful_nodes() {
+        restore_store(plan, &mut task, id, sources, restored)?;
+    }
+    Ok(task)
+}
+
+fn restore_store(
+    plan: &Plan,
+    task: &mut Task,
+    id: &str,
+    sources: &Sources<'_>,
+    restored: &mut Restored,
+) -> Result<Option<CommitRecord>> {
+    let number = task.number;
+    let partition = plan.names.changelog(id)?.partition(number);
+    let only = std::slice::from_ref(&partition);
+    let start = sources.log.start_offsets(only)?[&partition];
+    let end = sources.log.end_offsets(only, Isolation::Uncommitted)?[&partition];
+    let (_, store) = task.stores().find(|(store, _)| *store == id).expect("the plan's stateful nodes have stores");
+    store.clear();
+    let mut known = None;
+    let mut from = start;
+    if let Some(checkpoints) = sources.checkpoints
+        && let Some(Checkpoint { commit: record, changelog: position, image }) = checkpoints.load(&number.to_string(), id)?
+    {
+        let usable = position >= start && position <= end && record.generation == plan.names.generation;
+        if usable {
+            for rows in &image {
+                store.apply(rows)?;
+                restored.from_checkpoint += rows.num_rows() as u64;
+            }
+            (known, from) = (Some(record), position);
+        } else {
+            tracing::info!(%partition, %position, %start, "the local checkpoint does not reach into the changelog: it is left out");
+        }
+    }
+    let mut fold = known.map_or_else(|| Fold::new(plan.names.generation), Fold::after);
+    if from < end {
+        let mut reader = sources.log.reader(Isolation::Committed, &OffsetVector::from([(partition.clone(), from)]))?;
+        let mut said = Instant::now();
+        let mut heard = Instant::now();
+        while reader.positions()[&partition] < end {
+            for chunk in reader.poll(Duration::from_millis(200), 100_000)? {
+                fold.take(&chunk, store)?;
+                heard = Instant::now();
+            }
+            let at = reader.positions()[&partition];
+            if said.elapsed() >= Duration::from_secs(1) {
+                said = Instant::now();
+                let percent = 100 * (at.0 - from.0) / (end.0 - from.0).max(1);
+                tracing::info!(%partition, percent, rows = store.len(), "restoring");
+            }
+            if heard.elapsed() > Duration::from_secs(60) {
+                return Err(Error::away(format!("{partition}: nothing was read for 60 s at offset {at}, before the end {end}"))
+                    .hint(
+                        "an open transaction of a killed process may hold it back until its timeout; the restore is tried again",
+                    ));
+            }
+        }
+    }
+    if fold.unfinished() {
+        return Err(Error::corrupt(format!("{partition}: the changelog ends within a commit, at offset {end}"))
+            .hint("rebuild with \"tidemill reset\" and a run from the earliest offset"));
+    }
+    restored.rows += store.len() as u64;
+    Ok(fold.last().cloned())
+}
+
+/// Checks that offsets and state are of one commit. Returns other states when the offsets are missing and the state has them.
+fn agree(
+    plan: &Plan,
+    number: i32,
+    partitions: &[TopicPartition],
+    committed: &CommittedOffsets,
+    record: Option<&CommitRecord>,
+) -> Result<Option<BTreeMap<TopicPartition, FeedState>>> {
+    let pipeline = &plan.names.pipeline;
+    let Some(record) = record else {
+        let Some((partition, offset)) = committed.iter().next() else { return Ok(None) };
+        return Err(Error::config(format!(
+            "task {number} of pipeline \"{pipeline}\": group \"{}\" has committed offset {} of {partition}, but the changelog holds no commit",
+            plan.names.group(),
+            offset.next
+        ))
+        .hint("offsets were moved by hand or the changelog was deleted: start over with \"tidemill reset\""));
+    };
+    let of_record: BTreeMap<TopicPartition, NextOffset> =
+        record.positions.iter().map(|(topic, partition, next)| (topic.partition(partition.0), *next)).collect();
+    if committed.is_empty() {
+        tracing::warn!(pipeline, task = number, "the group has no offsets: they are taken from the last delta");
+        let budgets = progress::from_extra(&record.extra);
+        let watermarks: BTreeMap<TopicPartition, Watermark> =
+            record.watermarks.iter().map(|(topic, partition, w)| (topic.partition(partition.0), *w)).collect();
+        let state = |partition: &TopicPartition| {
+            let position = of_record.get(partition).copied().unwrap_or(NextOffset(0));
+            let watermark = watermarks.get(partition).copied().unwrap_or(Watermark::MIN);
+            (partition.clone(), FeedState { position, watermark, budget: budgets.get(partition).cloned().unwrap_or_default() })
+        };
+        return Ok(Some(partitions.iter().map(state).collect()));
+    }
+    for partition in partitions {
+        let (group, state) = (committed.get(partition).map(|c| c.next), of_record.get(partition).copied());
+        if group != state {
+            let show = |offset: Option<NextOffset>| offset.map_or("none".to_string(), |offset| offset.to_string());
+            return Err(Error::config(format!(
+                "{partition}: group \"{}\" has committed offset {}, the state of pipeline \"{pipeline}\" is at {}",
+                plan.names.group(),
+                show(group),
+                show(state)
+            ))
+            .hint("offsets were moved by hand: put them back, or start over with \"tidemill reset\", or recompute with \"tidemill backfill\""));
+        }
+    }
+    Ok(None)
+}
+
+/// A position outside the log is never mended by a reset policy.
+fn check_bounds(log: &dyn Log, states: &BTreeMap<TopicPartition, FeedState>) -> Result<()> {
+    let partitions: Vec<TopicPartition> = states.keys().cloned().collect();
+    let starts = log.start_offsets(&partitions)?;
+    let ends = log.end_offsets(&partitions, Isolation::Uncommitted)?;
+    for (partition, state) in states {
+        let (start, end) = (starts[partition], ends[partition]);
+        if state.position < start {
+            return Err(Error::config(format!("{partition}: offset {} is below the log start {start}", state.position))
+                .hint("the records in between are gone: start over with \"tidemill reset\", or give a later --from"));
+        }
+        if state.position > end {
+            return Err(Error::config(format!("{partition}: offset {} is above the end {end}", state.position))
+                .hint("the topic was deleted and created again, or it is another cluster: start over with \"tidemill reset\""));
+        }
+    }
+    Ok(())
+}

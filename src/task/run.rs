@@ -1,0 +1,701 @@
+//! Performs what `core` decides: polls, feeds the tasks, commits, restores.
+//!
+//! One worker = one pipeline in one process = one group member, one consumer, one transactional producer. [`Worker::step`] does one
+//! round and returns, so a caller can stop, crash or interleave workers between any two rounds (the golden runner and the
+//! simulation do). All calls block; a worker has a thread of its own.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use crate::contract::Registry;
+use crate::error::{Error, Kind, Result};
+use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
+use crate::metric;
+use crate::record::{Chunk, NextOffset, OffsetVector, TopicPartition};
+use crate::store::checkpoint::Checkpoints;
+use crate::task::core::{Action, Cadence, Core, Event, Outcome};
+use crate::task::graph::{Plan, Prepared, Task};
+use crate::task::restore::{self, Sources};
+use crate::watermark::Watermark;
+
+/// A recorded raise: rows of the partition at or after `at` see at least `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    pub partition: TopicPartition,
+    pub at: NextOffset,
+    pub to: Watermark,
+}
+
+/// How outputs are delivered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivery {
+    ExactlyOnce,
+    AtLeastOnce,
+}
+
+/// What a worker runs: three values (start, end, cadence) are all that tells live from a bounded run.
+#[derive(Clone)]
+pub struct Run {
+    pub plan: Arc<Plan>,
+    /// Where partitions begin that the group has no offset for.
+    pub start: OffsetVector,
+    /// Where each partition ends; `None`: never.
+    pub end: Option<OffsetVector>,
+    /// At the end, declare that nothing more will come (`--final`).
+    pub finish: bool,
+    pub cadence: Cadence,
+    pub delivery: Delivery,
+    pub decisions: Vec<Decision>,
+    /// The random part of the transactional id, kept in the state directory.
+    pub instance: String,
+    /// Static membership (KIP-345): a process that was killed and comes back with its state directory has its partitions at once,
+    /// without waiting for the session of the dead one to expire.
+    pub static_member: bool,
+    pub transaction_timeout: Duration,
+    pub max_poll_records: usize,
+    /// The pipeline's folder under the state directory; `None`: no local checkpoints.
+    pub state: Option<PathBuf>,
+    pub checkpoint_interval: Duration,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Nothing arrived.
+    Idle,
+    /// Records went through, or the assignment changed.
+    Worked,
+    /// A transaction was committed.
+    Committed,
+    /// The run is over and the group left.
+    Left,
+}
+
+/// Where a worker stands; shared with whoever shows it.
+#[derive(Clone, Debug, Default)]
+pub struct Progress {
+    /// Committed positions of the partitions held.
+    pub positions: OffsetVector,
+    pub watermarks: BTreeMap<TopicPartition, Watermark>,
+    pub records_in: u64,
+    pub records_out: u64,
+    pub dead: u64,
+    pub late: u64,
+    pub withdrawn: u64,
+    pub commits: u64,
+    pub state_keys: usize,
+    pub state_bytes: usize,
+    pub restoring: bool,
+    /// Tasks are held and deliver.
+    pub ready: bool,
+    /// Schema ids that the registry could not be asked for; their records wait.
+    pub waiting_for_schemas: usize,
+    pub left: bool,
+}
+
+/// A chunk whose writer schema could not be fetched yet.
+struct Parked {
+    chunk: Chunk,
+    retry_at: Instant,
+}
+
+pub struct Worker {
+    log: Arc<dyn Log>,
+    registry: Arc<dyn Registry>,
+    run: Run,
+    core: Core,
+    consumer: Option<Box<dyn Consumer>>,
+    producer: Box<dyn Producer>,
+    checkpoints: Option<Checkpoints>,
+    tasks: BTreeMap<i32, Task>,
+    finished: BTreeSet<i32>,
+    parked: BTreeMap<TopicPartition, Parked>,
+    actions: VecDeque<Action>,
+    intended: CommittedOffsets,
+    /// Changelog positions at the start of each task's snapshot round.
+    rounds: BTreeMap<i32, OffsetVector>,
+    /// Counts restores: chunks polled before one are stale after it.
+    epoch: u64,
+    began: Instant,
+    checkpointed_at: Instant,
+    asked_ends_at: Option<Instant>,
+    away_since: Option<Instant>,
+    pub progress: Arc<Mutex<Progress>>,
+}
+
+const AWAY_RETRY: Duration = Duration::from_millis(500);
+const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+
+impl Worker {
+    /// Opens the producer (fencing a former one of this instance) and joins the group.
+    pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, run: Run) -> Result<Worker> {
+        let checkpoints = match &run.state {
+            Some(dir) if run.plan.stateful_nodes().next().is_some() => Some(Checkpoints::open(dir)?),
+            _ => None,
+        };
+        let producer = log.producer(&producer_settings(&run))?;
+        let topics: BTreeSet<_> = run.plan.topology.sources.iter().map(|source| source.topic.clone()).collect();
+        let consumer = log.consumer(&ConsumerSettings {
+            group: run.plan.names.group(),
+            topics: topics.into_iter().collect(),
+            instance_id: run.static_member.then(|| run.instance.clone()),
+        })?;
+        Ok(Worker {
+            core: Core::new(run.cadence),
+            log,
+            registry,
+            run,
+            consumer: Some(consumer),
+            producer,
+            checkpoints,
+            tasks: BTreeMap::new(),
+            finished: BTreeSet::new(),
+            parked: BTreeMap::new(),
+            actions: VecDeque::new(),
+            intended: CommittedOffsets::new(),
+            rounds: BTreeMap::new(),
+            epoch: 0,
+            began: Instant::now(),
+            checkpointed_at: Instant::now(),
+            asked_ends_at: None,
+            away_since: None,
+            progress: Arc::default(),
+        })
+    }
+
+    /// One round: what is left to do, or what the log brings, waiting at most `wait`.
+    ///
+    /// # Errors
+    /// What ends the pipeline. An unreachable broker or registry does not: the step is tried again.
+    pub fn step(&mut self, wait: Duration) -> Result<Step> {
+        let commits = self.core.commits;
+        let result = self.round(wait);
+        let step = match result {
+            Err(error) if error.kind == Kind::Away => {
+                self.note_away(&error);
+                std::thread::sleep(AWAY_RETRY.min(wait));
+                Step::Idle
+            }
+            Err(error) => {
+                self.give_up();
+                return Err(error);
+            }
+            Ok(step) => {
+                if self.away_since.take().is_some() {
+                    tracing::info!(pipeline = self.name(), "reachable again");
+                }
+                step
+            }
+        };
+        if self.core.has_left() && self.actions.is_empty() {
+            return Ok(Step::Left);
+        }
+        Ok(if self.core.commits > commits { Step::Committed } else { step })
+    }
+
+    /// Makes a decision now: it is followed from here on, and again after a restore.
+    pub fn decide(&mut self, decision: Decision) -> Result<()> {
+        if let Some(task) = self.tasks.get_mut(&decision.partition.partition.0) {
+            task.raise(&decision.partition, decision.at, decision.to)?;
+            self.event(Event::Processed { records: 0, bytes: 0 });
+        }
+        self.run.decisions.push(decision);
+        self.perform()
+    }
+
+    /// Commits what is open, writes a checkpoint, leaves the group.
+    pub fn stop(&mut self) -> Result<()> {
+        self.event(Event::Stop);
+        while !(self.core.has_left() && self.actions.is_empty()) {
+            self.step(Duration::from_millis(100))?;
+        }
+        Ok(())
+    }
+
+    /// Runs until the end of the range, or until `stop` says so.
+    pub fn run_until(&mut self, mut stop: impl FnMut() -> bool) -> Result<()> {
+        loop {
+            if self.step(Duration::from_millis(100))? == Step::Left {
+                return Ok(());
+            }
+            if stop() {
+                return self.stop();
+            }
+        }
+    }
+
+    pub fn commits(&self) -> u64 {
+        self.core.commits
+    }
+
+    fn name(&self) -> &str {
+        &self.run.plan.names.pipeline
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.began.elapsed().as_millis() as u64
+    }
+
+    fn event(&mut self, event: Event) {
+        let now = self.now_ms();
+        let actions = self.core.on(event, now);
+        self.actions.extend(actions);
+    }
+
+    fn round(&mut self, wait: Duration) -> Result<Step> {
+        self.perform()?;
+        if self.core.has_left() {
+            return Ok(Step::Left);
+        }
+        self.retry_parked()?;
+        let wait = self.core.due_in_ms(self.now_ms()).map_or(wait, |due| wait.min(Duration::from_millis(due)));
+        let consumer = self.consumer.as_mut().expect("the worker has not left its group");
+        let step = match consumer.poll(wait, self.run.max_poll_records)? {
+            Polled::Idle => Step::Idle,
+            Polled::Records(chunks) => {
+                let epoch = self.epoch;
+                for chunk in chunks {
+                    self.take(chunk)?;
+                    if self.epoch != epoch {
+                        // Tasks went back to their last commit: what was polled before is delivered again.
+                        break;
+                    }
+                }
+                Step::Worked
+            }
+            Polled::Assigned(partitions) => {
+                self.event(Event::Assigned(partitions));
+                Step::Worked
+            }
+            Polled::Revoked(partitions) => {
+                self.event(Event::Revoked(partitions));
+                Step::Worked
+            }
+            Polled::Lost(partitions) => {
+                tracing::warn!(pipeline = self.name(), ?partitions, "partitions were lost: the open transaction is aborted");
+                self.event(Event::Lost(partitions));
+                Step::Worked
+            }
+        };
+        self.perform()?;
+        self.check_end()?;
+        self.event(Event::Tick);
+        self.perform()?;
+        Ok(step)
+    }
+
+    /// One chunk through its task, up to the end of the range.
+    fn take(&mut self, chunk: Chunk) -> Result<()> {
+        let Some(task) = self.tasks.get_mut(&chunk.partition.partition.0) else { return Ok(()) };
+        let chunk = match self.run.end.as_ref().and_then(|end| end.get(&chunk.partition)) {
+            Some(end) if chunk.next > *end => {
+                let rows = chunk.offsets.partition_point(|offset| offset.0 < end.0);
+                Chunk { next: *end, ..chunk.slice(0, rows) }
+            }
+            _ => chunk,
+        };
+        let behind = task.positions().get(&chunk.partition).is_some_and(|position| *position >= chunk.next);
+        if behind {
+            return Ok(());
+        }
+        for id in task.missing(&chunk) {
+            match self.registry.schema(id) {
+                Ok(schema) => task.add_writer(&chunk, id, schema.as_ref())?,
+                Err(error) if error.kind == Kind::Away => return self.park(chunk, &error),
+                Err(error) => return Err(error.context(&chunk.partition)),
+            }
+        }
+        task.process(&chunk)?;
+        let records = chunk.len() as u64;
+        let bytes = self.tasks.values().map(Task::pending_bytes).sum();
+        self.event(Event::Processed { records, bytes });
+        self.perform()
+    }
+
+    /// Good records whose schema can't be fetched wait; nothing is diverted, other partitions go on.
+    fn park(&mut self, chunk: Chunk, error: &Error) -> Result<()> {
+        tracing::warn!(partition = %chunk.partition, %error, "a writer schema can't be fetched: the partition waits");
+        let partition = chunk.partition.clone();
+        if let Some(consumer) = &mut self.consumer {
+            consumer.pause(std::slice::from_ref(&partition))?;
+        }
+        self.parked.insert(partition, Parked { chunk, retry_at: Instant::now() + SCHEMA_RETRY });
+        Ok(())
+    }
+
+    fn retry_parked(&mut self) -> Result<()> {
+        let now = Instant::now();
+        let due: Vec<TopicPartition> = self.parked.iter().filter(|(_, p)| p.retry_at <= now).map(|(at, _)| at.clone()).collect();
+        for partition in due {
+            let Some(parked) = self.parked.remove(&partition) else { continue };
+            self.take(parked.chunk)?;
+            if !self.parked.contains_key(&partition)
+                && let Some(consumer) = &mut self.consumer
+            {
+                consumer.resume(std::slice::from_ref(&partition))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether every partition held has reached its end.
+    fn check_end(&mut self) -> Result<()> {
+        let Some(end) = self.run.end.clone() else { return Ok(()) };
+        if self.core.has_left() || self.core.is_restoring() || !self.parked.is_empty() {
+            return Ok(());
+        }
+        if self.tasks.is_empty() {
+            return self.check_others_end(&end);
+        }
+        let behind = |task: &Task| task.positions().iter().any(|(partition, at)| end.get(partition).is_some_and(|end| at < end));
+        if self.tasks.values().any(behind) {
+            return Ok(());
+        }
+        if self.run.finish {
+            for (number, task) in &mut self.tasks {
+                if self.finished.insert(*number) {
+                    task.finish()?;
+                }
+            }
+        }
+        if self.tasks.values().any(Task::is_dirty) && !self.core.is_open() {
+            self.event(Event::Processed { records: 0, bytes: 0 });
+        }
+        self.event(Event::Ended);
+        self.perform()
+    }
+
+    /// A member without tasks ends when the others have committed the whole range.
+    fn check_others_end(&mut self, end: &OffsetVector) -> Result<()> {
+        if self.asked_ends_at.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
+            return Ok(());
+        }
+        self.asked_ends_at = Some(Instant::now());
+        let partitions: Vec<TopicPartition> = end.keys().cloned().collect();
+        let committed = self.log.committed(&self.run.plan.names.group(), &partitions)?;
+        let done = |(partition, end): (&TopicPartition, &NextOffset)| {
+            let start = self.run.start.get(partition).copied().unwrap_or(NextOffset(0));
+            committed.get(partition).map_or(start, |c| c.next) >= *end
+        };
+        // With a final flush outstanding only the owner knows; then this member stays until it is told to stop.
+        if end.iter().all(done) && !self.run.finish {
+            self.event(Event::Ended);
+        }
+        Ok(())
+    }
+
+    /// Performs the actions in order. One that can't be performed because something is away stays and is tried again.
+    fn perform(&mut self) -> Result<()> {
+        while let Some(action) = self.actions.pop_front() {
+            if let Err(error) = self.act(&action) {
+                if error.kind == Kind::Away {
+                    self.actions.push_front(action);
+                }
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    fn act(&mut self, action: &Action) -> Result<()> {
+        match action {
+            Action::Restore(number) => self.restore(*number),
+            Action::Begin => match self.producer.begin() {
+                Err(error) if error.kind != Kind::Away => {
+                    self.commit_failed(error);
+                    Ok(())
+                }
+                result => result,
+            },
+            Action::Commit => self.commit(),
+            Action::Keep => self.keep(),
+            Action::Abort => match self.producer.abort() {
+                // A producer that can't abort is opened anew: that settles its transaction.
+                Err(error) => {
+                    tracing::warn!(pipeline = self.name(), %error, "abort failed: the producer is opened again");
+                    self.actions.push_front(Action::Reopen);
+                    Ok(())
+                }
+                Ok(()) => Ok(()),
+            },
+            Action::Reopen => {
+                self.producer = self.log.producer(&producer_settings(&self.run))?;
+                Ok(())
+            }
+            Action::Ask => self.ask(),
+            Action::GoBack => self.go_back(),
+            Action::Drop(number) => {
+                self.forget(*number);
+                Ok(())
+            }
+            Action::Release(partitions) => match &mut self.consumer {
+                Some(consumer) => consumer.release(partitions),
+                None => Ok(()),
+            },
+            Action::Leave => self.leave(),
+            Action::Fail(error) => Err(error.clone()),
+        }
+    }
+
+    fn restore(&mut self, number: i32) -> Result<()> {
+        lock(&self.progress).restoring = true;
+        self.epoch += 1;
+        let sources = Sources { log: self.log.as_ref(), checkpoints: self.checkpoints.as_ref(), start: &self.run.start };
+        let (mut task, restored) = restore::restore(&self.run.plan, number, &sources)?;
+        if restored.rows + restored.from_checkpoint > 0 {
+            let (rows, checkpoint, ms) = (restored.rows, restored.from_checkpoint, restored.elapsed.as_millis() as u64);
+            tracing::info!(pipeline = self.run.plan.names.pipeline, task = number, rows, checkpoint, ms, "restored");
+            metrics::counter!(metric::RESTORED_ROWS, "pipeline" => self.run.plan.names.pipeline.clone()).increment(rows);
+        }
+        let decisions = self.run.decisions.iter().filter(|d| d.partition.partition.0 == number);
+        for decision in decisions {
+            task.raise(&decision.partition, decision.at, decision.to)?;
+        }
+        self.begin_round(number)?;
+        if let Some(consumer) = &mut self.consumer {
+            consumer.start(&task.positions())?;
+        }
+        let dirty = task.is_dirty();
+        self.finished.remove(&number);
+        self.tasks.insert(number, task);
+        self.event(Event::Restored(number));
+        if dirty {
+            self.event(Event::Processed { records: 0, bytes: 0 });
+        }
+        self.show();
+        Ok(())
+    }
+
+    /// Notes where the changelogs of a task stand as its snapshot round begins.
+    fn begin_round(&mut self, number: i32) -> Result<()> {
+        let plan = &self.run.plan;
+        let changelogs = plan.stateful_nodes().map(|(_, id)| Ok(plan.names.changelog(id)?.partition(number)));
+        let changelogs = changelogs.collect::<Result<Vec<_>>>()?;
+        if !changelogs.is_empty() {
+            let ends = self.log.end_offsets(&changelogs, Isolation::Uncommitted)?;
+            self.rounds.insert(number, ends);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self) -> Result<()> {
+        let began = Instant::now();
+        let mut offsets = CommittedOffsets::new();
+        let mut sent = Ok(());
+        for task in self.tasks.values_mut() {
+            let Some(Prepared { outgoing, offsets: of_task }) = task.prepare()? else { continue };
+            for (topic, records) in &outgoing {
+                sent = sent.and_then(|()| self.producer.send(topic, records));
+            }
+            offsets.extend(of_task);
+        }
+        self.intended = offsets;
+        let group = self.run.plan.names.group();
+        let metadata = self.consumer.as_ref().map(|consumer| consumer.group_metadata());
+        let fence = metadata.as_ref().map(|metadata| (group.as_str(), metadata));
+        match sent.and_then(|()| self.producer.commit(&self.intended, fence)) {
+            Ok(()) => {
+                let pipeline = self.name().to_string();
+                metrics::counter!(metric::COMMITS, "pipeline" => pipeline.clone()).increment(1);
+                metrics::histogram!(metric::COMMIT_SECONDS, "pipeline" => pipeline).record(began.elapsed().as_secs_f64());
+                self.event(Event::Committed);
+            }
+            Err(error) => self.commit_failed(error),
+        }
+        Ok(())
+    }
+
+    fn commit_failed(&mut self, error: Error) {
+        let pipeline = self.name().to_string();
+        tracing::warn!(pipeline, kind = error.kind.as_str(), %error, "a commit failed");
+        metrics::counter!(metric::COMMIT_FAILURES, "pipeline" => pipeline, "kind" => error.kind.as_str()).increment(1);
+        self.event(Event::CommitFailed(error));
+    }
+
+    fn keep(&mut self) -> Result<()> {
+        let mut wrapped = Vec::new();
+        for (number, task) in &mut self.tasks {
+            if task.keep() {
+                wrapped.push(*number);
+            }
+        }
+        self.count();
+        self.show();
+        for number in wrapped {
+            self.trim(number)?;
+        }
+        if self.checkpointed_at.elapsed() >= self.run.checkpoint_interval {
+            self.checkpoint()?;
+        }
+        Ok(())
+    }
+
+    /// Every live row has been written again since the round began: what lies below may go.
+    fn trim(&mut self, number: i32) -> Result<()> {
+        if let Some(below) = self.rounds.get(&number)
+            && let Err(error) = self.log.delete_records(below)
+        {
+            tracing::warn!(pipeline = self.name(), task = number, %error, "the changelog could not be trimmed; it is tried again next round");
+        }
+        self.begin_round(number)
+    }
+
+    /// The local copy of all stores, as of the last commit.
+    fn checkpoint(&mut self) -> Result<()> {
+        self.checkpointed_at = Instant::now();
+        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
+        for (number, task) in &mut self.tasks {
+            if task.is_dirty() {
+                continue;
+            }
+            let plan = self.run.plan.clone();
+            for (_, id) in plan.stateful_nodes() {
+                let partition = plan.names.changelog(id)?.partition(*number);
+                let end = self.log.end_offsets(std::slice::from_ref(&partition), Isolation::Uncommitted)?[&partition];
+                let record = task.last_commit_record(id);
+                let (_, store) = task.stores().find(|(store, _)| *store == id).expect("the plan's stateful nodes have stores");
+                checkpoints.save(&number.to_string(), id, &record, end, &store.image(8_192)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Did the last commit happen? The stable offsets say.
+    fn ask(&mut self) -> Result<()> {
+        let partitions: Vec<TopicPartition> = self.intended.keys().cloned().collect();
+        let now = self.log.committed(&self.run.plan.names.group(), &partitions)?;
+        let before = lock(&self.progress).positions.clone();
+        let outcome = if now == self.intended {
+            Outcome::Intended
+        } else if partitions.iter().all(|p| now.get(p).map(|c| c.next) == before.get(p).copied()) {
+            Outcome::Before
+        } else {
+            Outcome::Neither
+        };
+        tracing::info!(pipeline = self.name(), ?outcome, "the outcome of the last commit is known");
+        self.event(Event::Outcome(outcome));
+        Ok(())
+    }
+
+    /// Every task is built anew from its last commit.
+    fn go_back(&mut self) -> Result<()> {
+        let numbers: Vec<i32> = self.tasks.keys().copied().collect();
+        for number in &numbers {
+            self.forget(*number);
+        }
+        for number in numbers.into_iter().rev() {
+            self.actions.push_front(Action::Restore(number));
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, number: i32) {
+        self.tasks.remove(&number);
+        self.finished.remove(&number);
+        self.rounds.remove(&number);
+        let waiting: Vec<TopicPartition> = self.parked.keys().filter(|p| p.partition.0 == number).cloned().collect();
+        for partition in &waiting {
+            self.parked.remove(partition);
+        }
+        if let Some(consumer) = &mut self.consumer
+            && !waiting.is_empty()
+            && let Err(error) = consumer.resume(&waiting)
+        {
+            tracing::debug!(%error, "a partition that waited is gone");
+        }
+        let mut progress = lock(&self.progress);
+        progress.positions.retain(|partition, _| partition.partition.0 != number);
+        progress.watermarks.retain(|partition, _| partition.partition.0 != number);
+    }
+
+    fn leave(&mut self) -> Result<()> {
+        self.checkpoint()?;
+        self.show();
+        lock(&self.progress).left = true;
+        match self.consumer.take() {
+            Some(consumer) => consumer.close(),
+            None => Ok(()),
+        }
+    }
+
+    /// After an error that ends the run: nothing of the open transaction may become visible.
+    fn give_up(&mut self) {
+        if self.core.is_open()
+            && let Err(error) = self.producer.abort()
+        {
+            tracing::warn!(pipeline = self.name(), %error, "the open transaction could not be aborted; it times out");
+        }
+        if let Some(consumer) = self.consumer.take()
+            && let Err(error) = consumer.close()
+        {
+            tracing::warn!(pipeline = self.name(), %error, "the group could not be left; the session times out");
+        }
+    }
+
+    fn note_away(&mut self, error: &Error) {
+        if self.away_since.is_none() {
+            self.away_since = Some(Instant::now());
+            tracing::warn!(pipeline = self.name(), %error, "away: it is tried again until it answers");
+        }
+    }
+
+    fn count(&mut self) {
+        let mut progress = lock(&self.progress);
+        let pipeline = self.run.plan.names.pipeline.clone();
+        for task in self.tasks.values_mut() {
+            let counts = task.take_counts();
+            metrics::counter!(metric::RECORDS_IN, "pipeline" => pipeline.clone()).increment(counts.records_in);
+            metrics::counter!(metric::RECORDS_OUT, "pipeline" => pipeline.clone()).increment(counts.records_out);
+            metrics::counter!(metric::LATE, "pipeline" => pipeline.clone()).increment(counts.late);
+            metrics::counter!(metric::WITHDRAWN, "pipeline" => pipeline.clone()).increment(counts.withdrawn);
+            metrics::counter!(metric::SKIPPED, "pipeline" => pipeline.clone()).increment(counts.skipped);
+            for (class, count) in &counts.dead {
+                metrics::counter!(metric::DEAD_LETTERS, "pipeline" => pipeline.clone(), "class" => *class).increment(*count);
+            }
+            for (class, count) in &counts.dropped {
+                metrics::counter!(metric::DROPPED, "pipeline" => pipeline.clone(), "class" => *class).increment(*count);
+            }
+            progress.records_in += counts.records_in;
+            progress.records_out += counts.records_out;
+            progress.late += counts.late;
+            progress.withdrawn += counts.withdrawn;
+            progress.dead += counts.dead.values().sum::<u64>();
+            for (operator, key, message) in task.take_withdrawn() {
+                tracing::warn!(pipeline, operator, key, message, "a group's result was withdrawn");
+            }
+        }
+    }
+
+    /// Publishes where the tasks stand, as of the last commit.
+    fn show(&mut self) {
+        let mut progress = lock(&self.progress);
+        progress.commits = self.core.commits;
+        (progress.state_keys, progress.state_bytes) = (0, 0);
+        for task in self.tasks.values_mut() {
+            if !task.is_dirty() {
+                progress.positions.extend(task.positions());
+                let watermarks: Vec<_> = task.watermarks().map(|(partition, w)| (partition.clone(), w)).collect();
+                progress.watermarks.extend(watermarks);
+            }
+            progress.state_keys += task.state_rows();
+            progress.state_bytes += task.state_bytes();
+        }
+        progress.restoring = self.core.is_restoring();
+        progress.ready = self.core.has_tasks() && !self.core.is_restoring();
+        progress.waiting_for_schemas = self.parked.len();
+    }
+}
+
+fn producer_settings(run: &Run) -> ProducerSettings {
+    let id = run.plan.names.transactional_id(&run.instance);
+    ProducerSettings {
+        transactional_id: Some(id).filter(|_| run.delivery == Delivery::ExactlyOnce),
+        transaction_timeout: run.transaction_timeout,
+    }
+}
+
+fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+}

@@ -1,0 +1,265 @@
+//! GROUP BY to an aggregate: windows by lineage, the key's distribution, the calls.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
+use datafusion_common::DFSchema;
+use datafusion_expr::expr::{AggregateFunction, AggregateFunctionParams};
+use datafusion_expr::{Expr, logical_plan};
+use datafusion_physical_expr::PhysicalExpr;
+use datafusion_physical_expr::aggregate::AggregateExprBuilder;
+
+use super::Operation;
+use super::expression;
+use super::fault::{Fault, Place, Result, list};
+use super::lower::{Distribution, Edge, Lineage, Lowered, Lowering, columns_of, place_in, unaliased};
+use super::types::{sql_name, storable};
+use crate::operator::aggregate::{AggregateCall, AggregateSpec, Function, Group, WindowColumn};
+
+impl Lowering<'_> {
+    pub(super) fn aggregate(&mut self, aggregate: &logical_plan::Aggregate, needed: &BTreeSet<usize>) -> Result<Lowered> {
+        let plan = aggregate.input.schema();
+        let width = aggregate.group_expr.len();
+        let calls: Vec<(usize, &Expr)> =
+            aggregate.aggr_expr.iter().enumerate().map(|(n, e)| (width + n, e)).filter(|(n, _)| needed.contains(n)).collect();
+        let below = columns_of(aggregate.group_expr.iter().chain(calls.iter().map(|(_, e)| *e)), plan)?;
+        let input = self.lower(&aggregate.input, &below)?;
+        let place = aggregate.group_expr.first().and_then(place_in);
+        if let Some(by) = &input.updating {
+            return Err(Fault::new(format!("an aggregate over the results of \"{by}\", which change, is not in this release"))
+                .at(place)
+                .hint("aggregate in windows first: a window's result does not change"));
+        }
+        let window = self.window_of(aggregate, &input, place)?;
+        check_distribution(aggregate, &input, place)?;
+
+        let schema = self.schema(input.node);
+        let mut groups = Vec::new();
+        let mut fields: Vec<FieldRef> = Vec::new();
+        let mut lineage = vec![Lineage::default(); width + aggregate.aggr_expr.len()];
+        let mut columns = vec![None; lineage.len()];
+        for (n, expr) in aggregate.group_expr.iter().enumerate() {
+            let name = aggregate.schema.field(n).name();
+            let from = lineage_of(expr, plan, &input)?;
+            let edge = from.as_ref().and_then(|l| l.window).filter(|_| window.is_some()).map(|w| w.edge);
+            let (group, field) = group(expr, edge, plan, &input, &schema, name)?;
+            lineage[n] = Lineage { time: edge == Some(Edge::Time), window: None, group: Some(n), ..from.unwrap_or_default() };
+            columns[n] = Some(n);
+            groups.push(group);
+            fields.push(Arc::new(field));
+        }
+        let mut specs = Vec::new();
+        for (n, expr) in calls {
+            let name = aggregate.schema.field(n).name();
+            let output = aggregate.schema.field(n).data_type();
+            let call = call(unaliased(expr), plan, &input, &schema, name, output).map_err(|f| f.at(place_in(expr)))?;
+            columns[n] = Some(fields.len());
+            fields.push(Arc::clone(&call.output));
+            specs.push(call);
+        }
+        let output = Arc::new(Schema::new(fields));
+        let updating = window.is_none();
+        let spec = AggregateSpec {
+            input: schema,
+            window,
+            groups,
+            calls: specs,
+            schema: Arc::clone(&output),
+            order_free: !input.ordered,
+        };
+        let node = self.add(Operation::Aggregate(spec), vec![input.node], output);
+        let updating = updating.then(|| self.nodes[node].id.clone());
+        Ok(Lowered {
+            node,
+            columns,
+            lineage,
+            distribution: input.distribution,
+            ordered: true,
+            updating,
+            groups: width,
+            windowed: None,
+        })
+    }
+
+    /// The window by which the rows are grouped; `None`: an updating aggregate.
+    fn window_of(
+        &self,
+        aggregate: &logical_plan::Aggregate,
+        input: &Lowered,
+        place: Option<Place>,
+    ) -> Result<Option<WindowColumn>> {
+        let Some(node) = input.windowed else { return Ok(None) };
+        let plan = aggregate.input.schema();
+        for expr in &aggregate.group_expr {
+            let Some(window) = lineage_of(expr, plan, input)?.and_then(|l| l.window) else { continue };
+            let Expr::Column(column) = unaliased(expr) else { continue };
+            let column = super::lower::at(input, plan.index_of_column(column)?)?;
+            if window.node == node && window.edge != Edge::Time {
+                return Ok(Some(WindowColumn { column, is_start: window.edge == Edge::Start, size_micros: window.size_micros }));
+            }
+        }
+        Err(Fault::new("these rows lie in windows, and GROUP BY names no window")
+            .at(place)
+            .hint("GROUP BY window_start, window_end and the key's columns"))
+    }
+}
+
+/// The group's rows must all come from one partition: refused by name otherwise.
+fn check_distribution(aggregate: &logical_plan::Aggregate, input: &Lowered, place: Option<Place>) -> Result<()> {
+    let plan = aggregate.input.schema();
+    let mut held = BTreeSet::new();
+    let mut shown = Vec::new();
+    for expr in &aggregate.group_expr {
+        held.extend(lineage_of(expr, plan, input)?.and_then(|l| l.key_part));
+        shown.push(unaliased(expr).schema_name().to_string());
+    }
+    let what = if shown.is_empty() { "an aggregate over all rows".to_owned() } else { format!("GROUP BY {}", shown.join(", ")) };
+    let refuse = |hint: String| {
+        Err(Fault::new(format!("{what}: this needs a repartition, which this release does not run yet")).at(place).hint(hint))
+    };
+    match &input.distribution {
+        Distribution::Unknown(hint) => refuse(hint.clone()),
+        Distribution::Parts { names, topics, .. } => {
+            let missing: Vec<&str> =
+                names.iter().enumerate().filter(|(part, _)| !held.contains(part)).map(|(_, name)| name.as_str()).collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let topics =
+                if topics.len() == 1 { format!("topic {} is", list(topics)) } else { format!("topics {} are", list(topics)) };
+            refuse(format!("{topics} distributed by {}: add {} to GROUP BY, unchanged", list(names), list(&missing)))
+        }
+    }
+}
+
+/// What a plain column is; `None` for anything computed.
+fn lineage_of(expr: &Expr, plan: &DFSchema, input: &Lowered) -> Result<Option<Lineage>> {
+    match unaliased(expr) {
+        Expr::Column(column) => Ok(Some(input.lineage[plan.index_of_column(column)?].clone())),
+        _ => Ok(None),
+    }
+}
+
+fn group(
+    expr: &Expr,
+    edge: Option<Edge>,
+    plan: &DFSchema,
+    input: &Lowered,
+    schema: &Schema,
+    name: &str,
+) -> Result<(Group, Field)> {
+    let physical = expression::physical(unaliased(expr), plan, schema, &input.columns).map_err(|f| f.at(place_in(expr)))?;
+    let field = expression::field(&physical, schema, name)?;
+    match edge {
+        Some(Edge::Start) => return Ok((Group::WindowStart, field)),
+        Some(Edge::End) => return Ok((Group::WindowEnd, field)),
+        Some(Edge::Time) => return Ok((Group::WindowTime, field)),
+        None => {}
+    }
+    if let DataType::Map(..) | DataType::Null | DataType::Union(..) | DataType::Interval(_) | DataType::Duration(_) =
+        field.data_type()
+    {
+        return Err(
+            Fault::new(format!("GROUP BY {}: a group can't be a {}", name, sql_name(field.data_type()))).at(place_in(expr))
+        );
+    }
+    let plain = storable_text(field.data_type());
+    let physical = expression::cast(physical, schema, &plain)?;
+    let field = field.with_data_type(plain);
+    Ok((Group::Expression(physical), field))
+}
+
+/// Views of texts become texts; integers keep their width.
+fn storable_text(data_type: &DataType) -> DataType {
+    match data_type {
+        DataType::Utf8View | DataType::LargeUtf8 | DataType::BinaryView | DataType::LargeBinary => storable(data_type),
+        DataType::Timestamp(TimeUnit::Second, _) => storable(data_type),
+        other => other.clone(),
+    }
+}
+
+fn call(
+    expr: &Expr,
+    plan: &DFSchema,
+    input: &Lowered,
+    schema: &Arc<Schema>,
+    name: &str,
+    output: &DataType,
+) -> Result<AggregateCall> {
+    let Expr::AggregateFunction(AggregateFunction { func, params }) = expr else {
+        return Err(Fault::new(format!("{} is not an aggregate", expr.schema_name())));
+    };
+    let AggregateFunctionParams { args, distinct, filter, order_by, null_treatment } = params;
+    let called = func.name().to_uppercase();
+    if !order_by.is_empty() && func.name() != "percentile_cont" {
+        return Err(Fault::new(format!("{called} with ORDER BY: not in this release"))
+            .hint("FIRST_VALUE and LAST_VALUE go by event time"));
+    }
+    if null_treatment.is_some() {
+        return Err(Fault::new("IGNORE NULLS and RESPECT NULLS: not in this release"));
+    }
+    let rows = func.name() == "count" && !distinct && super::function::counts_rows(args);
+    let physical = |expr: &Expr| expression::physical(expr, plan, schema, &input.columns);
+    let mut planned: Vec<Arc<dyn PhysicalExpr>> = Vec::new();
+    if !rows {
+        for arg in args {
+            let arg = physical(arg)?;
+            let plain = storable_text(&arg.data_type(schema)?);
+            planned.push(expression::cast(arg, schema, &plain)?);
+        }
+    }
+    let filter = filter.as_ref().map(|f| physical(f)).transpose()?;
+    let function = match func.name() {
+        "count" => Function::Count,
+        "sum" => Function::Sum,
+        "min" => Function::Min,
+        "max" => Function::Max,
+        "avg" => Function::Avg,
+        "stddev" => Function::StddevSamp,
+        "stddev_pop" => Function::StddevPop,
+        "var" => Function::VarSamp,
+        "var_pop" => Function::VarPop,
+        "first_value" => Function::FirstValue,
+        "last_value" => Function::LastValue,
+        "bool_and" => Function::BoolAnd,
+        "bool_or" => Function::BoolOr,
+        _ => {
+            let mut builder = AggregateExprBuilder::new(Arc::clone(func), planned.clone()).schema(Arc::clone(schema)).alias(name);
+            if *distinct {
+                builder = builder.distinct();
+            }
+            if !order_by.is_empty() {
+                return Err(Fault::new(format!("{called} WITHIN GROUP: not in this release")));
+            }
+            Function::Other(Arc::new(builder.build()?))
+        }
+    };
+    let own = !matches!(function, Function::Other(_));
+    if own && !rows && planned.len() != 1 {
+        return Err(Fault::new(format!("{called} takes one argument, not {}", planned.len())));
+    }
+    // MIN and MAX of distinct values are those of all values; so are the first and the last, and truth.
+    let distinct = *distinct
+        && !matches!(
+            function,
+            Function::Min | Function::Max | Function::FirstValue | Function::LastValue | Function::BoolAnd | Function::BoolOr
+        );
+    if distinct && matches!(function, Function::StddevPop | Function::StddevSamp | Function::VarPop | Function::VarSamp) {
+        return Err(Fault::new(format!("{called}(DISTINCT ...): not in this release")));
+    }
+    let nullable = match function {
+        Function::Count => false,
+        // A group has at least one row; a deviation of one row is NULL.
+        Function::Sum | Function::Min | Function::Max | Function::Avg | Function::FirstValue | Function::LastValue => {
+            filter.is_some() || planned[0].nullable(schema)?
+        }
+        Function::BoolAnd | Function::BoolOr | Function::StddevPop | Function::VarPop => {
+            filter.is_some() || planned[0].nullable(schema)?
+        }
+        _ => true,
+    };
+    // DISTINCT of a call that ignores it, and views of texts, are gone here.
+    let output = storable_text(output);
+    Ok(AggregateCall { function, args: planned, distinct, filter, output: Arc::new(Field::new(name, output, nullable)) })
+}

@@ -1,0 +1,100 @@
+//! From planned expressions to ones that run: checked arithmetic, columns by their place in a node's schema.
+
+use std::sync::Arc;
+
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion_common::{DFSchema, ScalarValue};
+use datafusion_expr::execution_props::ExecutionProps;
+use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
+use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
+use datafusion_expr::{Expr, Operator};
+use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal, NegativeExpr};
+use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
+
+use super::fault::{Fault, Result};
+
+/// A planned expression over `plan` as one over `node`, where column `i` of the plan is column `columns[i]` of the node.
+pub(super) fn physical(expr: &Expr, plan: &DFSchema, node: &Schema, columns: &[Option<usize>]) -> Result<Arc<dyn PhysicalExpr>> {
+    let expr = &simplified(expr, plan)?;
+    let planned = create_physical_expr(expr, plan, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
+    let placed = planned.transform_up(|e| place(e, node, columns)).data()?;
+    Ok(placed)
+}
+
+/// Some functions (COALESCE, NVL) exist only to be rewritten; constants stay as they are, so that their overflow is found on a row.
+fn simplified(expr: &Expr, plan: &DFSchema) -> Result<Expr> {
+    let context = SimplifyContext::builder().with_schema(Arc::new(plan.clone())).build();
+    let rewritten = expr.clone().transform_up(|e| match e {
+        Expr::ScalarFunction(ScalarFunction { func, args }) => match func.simplify(args, &context)? {
+            ExprSimplifyResult::Simplified(simple) => Ok(Transformed::yes(simple)),
+            ExprSimplifyResult::Original(args) => Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))),
+        },
+        other => Ok(Transformed::no(other)),
+    });
+    Ok(rewritten.data()?)
+}
+
+fn place(
+    expr: Arc<dyn PhysicalExpr>,
+    node: &Schema,
+    columns: &[Option<usize>],
+) -> datafusion_common::Result<Transformed<Arc<dyn PhysicalExpr>>> {
+    if let Some(column) = expr.downcast_ref::<Column>() {
+        let Some(Some(at)) = columns.get(column.index()) else {
+            return Err(Fault::new(format!("column \"{}\" was pruned though it is used", column.name())).into());
+        };
+        return Ok(Transformed::yes(Arc::new(Column::new(node.field(*at).name(), *at))));
+    }
+    if let Some(binary) = expr.downcast_ref::<BinaryExpr>()
+        && matches!(binary.op(), Operator::Plus | Operator::Minus | Operator::Multiply)
+    {
+        // An overflow is an error on its row, never a wrapped number.
+        let checked =
+            BinaryExpr::new(Arc::clone(binary.left()), *binary.op(), Arc::clone(binary.right())).with_fail_on_overflow(true);
+        return Ok(Transformed::yes(Arc::new(checked)));
+    }
+    if let Some(negative) = expr.downcast_ref::<NegativeExpr>() {
+        let argument = negative.arg();
+        if argument.data_type(node).is_ok_and(|t| t.is_signed_integer()) {
+            let zero = Literal::new(ScalarValue::new_zero(&argument.data_type(node)?)?);
+            let checked = BinaryExpr::new(Arc::new(zero), Operator::Minus, Arc::clone(argument)).with_fail_on_overflow(true);
+            return Ok(Transformed::yes(Arc::new(checked)));
+        }
+    }
+    Ok(Transformed::no(expr))
+}
+
+/// Brings the operands of an expression of DDL to common types, with Flink's meaning of functions.
+pub(super) fn coerced(expr: Expr, schema: &DFSchema) -> Result<Expr> {
+    let expr = expr.transform_up(|e| super::function::as_flink(e, schema)).data()?;
+    let expr = expr.rewrite(&mut TypeCoercionRewriter::new(schema)).data()?;
+    Ok(super::function::plain_types(expr, schema)?)
+}
+
+/// A column of a schema.
+pub(super) fn column(schema: &Schema, at: usize) -> Arc<dyn PhysicalExpr> {
+    Arc::new(Column::new(schema.field(at).name(), at))
+}
+
+/// The expression in another type; the cast fails on the row that does not fit.
+pub(super) fn cast(expr: Arc<dyn PhysicalExpr>, schema: &Schema, to: &DataType) -> Result<Arc<dyn PhysicalExpr>> {
+    if expr.data_type(schema)? == *to {
+        return Ok(expr);
+    }
+    Ok(datafusion_physical_expr::expressions::cast(expr, schema, to.clone())?)
+}
+
+/// What the expression yields, under a name.
+pub(super) fn field(expr: &Arc<dyn PhysicalExpr>, schema: &Schema, name: &str) -> Result<Field> {
+    Ok(Field::new(name, expr.data_type(schema)?, expr.nullable(schema)?))
+}
+
+/// Whether the columns are those of the schema, all and in order.
+pub(super) fn is_identity(exprs: &[Arc<dyn PhysicalExpr>], input: &SchemaRef, output: &SchemaRef) -> bool {
+    exprs.len() == input.fields().len()
+        && exprs.iter().enumerate().all(|(n, e)| e.downcast_ref::<Column>().is_some_and(|c| c.index() == n))
+        && input.fields() == output.fields()
+}

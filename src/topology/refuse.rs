@@ -1,0 +1,281 @@
+//! What this release does not run, found in the query as written and refused by name at its place.
+
+use std::ops::ControlFlow;
+
+use datafusion_sql::sqlparser::ast::{
+    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, Query, Select,
+    SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+};
+
+use super::dialect::TABLE_ARGUMENT;
+use super::fault::{Fault, Place, Result};
+use super::function::{Functions, nondeterministic};
+
+/// Checks a whole query.
+pub(super) fn query(query: &Query, functions: &Functions, allow_nondeterministic: bool) -> Result<()> {
+    visit(query, functions, allow_nondeterministic)
+}
+
+/// Checks an expression of DDL: a computed column, a check.
+pub(super) fn expression(expr: &Expr, functions: &Functions, allow_nondeterministic: bool) -> Result<()> {
+    visit(expr, functions, allow_nondeterministic)
+}
+
+fn visit(node: &impl Visit, functions: &Functions, allow_nondeterministic: bool) -> Result<()> {
+    let mut walk = Walk { functions, allow_nondeterministic, inputs: Vec::new() };
+    match node.visit(&mut walk) {
+        ControlFlow::Break(fault) => Err(fault),
+        ControlFlow::Continue(()) => Ok(()),
+    }
+}
+
+struct Walk<'a> {
+    functions: &'a Functions,
+    allow_nondeterministic: bool,
+    /// Addresses of subqueries that are the input of a window.
+    inputs: Vec<*const Expr>,
+}
+
+const NOT_YET: &str = "not in this release";
+
+fn not_yet(what: &str, place: Option<Place>) -> Fault {
+    Fault::new(format!("{what}: {NOT_YET}")).at(place)
+}
+
+fn joins(place: Option<Place>) -> Fault {
+    Fault::new(format!("joins are {NOT_YET}")).at(place).hint("one query reads one stream, view or UNION ALL of them")
+}
+
+impl Visitor for Walk<'_> {
+    type Break = Fault;
+
+    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Fault> {
+        flow(check_query(query))
+    }
+
+    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Fault> {
+        flow(check_select(select))
+    }
+
+    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Fault> {
+        let args = match factor {
+            TableFactor::TableFunction { expr: Expr::Function(Function { args: FunctionArguments::List(list), .. }), .. } => {
+                &list.args
+            }
+            TableFactor::Table { args: Some(args), .. } => &args.args,
+            _ => return flow(check_factor(factor)),
+        };
+        for arg in args {
+            if let FunctionArg::Unnamed(FunctionArgExpr::Expr(expr))
+            | FunctionArg::Named { arg: FunctionArgExpr::Expr(expr), .. } = arg
+            {
+                self.inputs.push(std::ptr::from_ref(expr));
+            }
+        }
+        flow(check_factor(factor))
+    }
+
+    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Fault> {
+        if matches!(expr, Expr::Subquery(_)) && self.inputs.contains(&std::ptr::from_ref(expr)) {
+            return ControlFlow::Continue(());
+        }
+        flow(self.check_expr(expr))
+    }
+}
+
+fn flow(result: Result<()>) -> ControlFlow<Fault> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(fault) => ControlFlow::Break(fault),
+    }
+}
+
+fn check_query(query: &Query) -> Result<()> {
+    let place = Place::of(query.span());
+    if let Some(with) = &query.with
+        && with.recursive
+    {
+        return Err(not_yet("WITH RECURSIVE", Place::of(with.with_token.0.span)));
+    }
+    if let Some(order) = &query.order_by {
+        return Err(not_yet("ORDER BY", Place::of(order.span()).or(place))
+            .hint("a stream has no end to sort; a sink's rows come in event-time order of their windows"));
+    }
+    if let Some(limit) = &query.limit_clause {
+        let LimitClause::LimitOffset { limit: Some(expr), .. } = limit else {
+            return Err(not_yet("OFFSET", Place::of(limit.span()).or(place)));
+        };
+        return Err(not_yet("LIMIT", Place::of(expr.span()).or(place)));
+    }
+    if query.fetch.is_some() {
+        return Err(not_yet("FETCH", place));
+    }
+    if !query.locks.is_empty() || query.for_clause.is_some() {
+        return Err(not_yet("FOR", place));
+    }
+    if query.settings.is_some() || query.format_clause.is_some() || !query.pipe_operators.is_empty() {
+        return Err(not_yet("this form of a query", place));
+    }
+    check_body(&query.body)
+}
+
+fn check_body(body: &SetExpr) -> Result<()> {
+    let place = Place::of(body.span());
+    match body {
+        SetExpr::Select(_) | SetExpr::Query(_) => Ok(()),
+        SetExpr::SetOperation { left, op, set_quantifier, right } => {
+            match (op, set_quantifier) {
+                (SetOperator::Union, SetQuantifier::All) => {}
+                (SetOperator::Union, SetQuantifier::None | SetQuantifier::Distinct) => {
+                    return Err(not_yet("UNION", Place::of(right.span()).or(place))
+                        .hint("write UNION ALL; to drop duplicates, GROUP BY all columns after it"));
+                }
+                (SetOperator::Union, _) => {
+                    return Err(not_yet("UNION BY NAME", place).hint("write UNION ALL with the columns in one order"));
+                }
+                (op, _) => return Err(not_yet(&op.to_string(), Place::of(right.span()).or(place))),
+            }
+            check_body(left)?;
+            check_body(right)
+        }
+        SetExpr::Values(_) => Err(not_yet("VALUES", place).hint("a pipeline computes from its streams")),
+        _ => Err(Fault::new("expected a SELECT").at(place)),
+    }
+}
+
+fn check_select(select: &Select) -> Result<()> {
+    let place = Place::of(select.select_token.0.span).or(Place::of(select.span()));
+    let refuse = |found: bool, what: &str| if found { Err(not_yet(what, place)) } else { Ok(()) };
+    match &select.distinct {
+        Some(Distinct::Distinct) => {
+            return Err(not_yet("SELECT DISTINCT", place).hint("GROUP BY the columns, into a sink whose PRIMARY KEY they are"));
+        }
+        Some(Distinct::On(_)) => return Err(not_yet("SELECT DISTINCT ON", place).hint("use FIRST_VALUE with GROUP BY")),
+        _ => {}
+    }
+    refuse(select.top.is_some(), "TOP")?;
+    refuse(select.into.is_some(), "SELECT INTO")?;
+    refuse(!select.lateral_views.is_empty(), "LATERAL VIEW")?;
+    refuse(select.prewhere.is_some(), "PREWHERE")?;
+    refuse(!select.connect_by.is_empty(), "CONNECT BY")?;
+    refuse(!select.cluster_by.is_empty() || !select.distribute_by.is_empty() || !select.sort_by.is_empty(), "SORT BY")?;
+    refuse(!select.named_window.is_empty(), "WINDOW")?;
+    refuse(select.value_table_mode.is_some(), "SELECT AS")?;
+    if let Some(qualify) = &select.qualify {
+        return Err(not_yet("QUALIFY", Place::of(qualify.span()).or(place)));
+    }
+    if select.flavor != SelectFlavor::Standard {
+        return Err(Fault::new("write SELECT before FROM").at(place));
+    }
+    match &select.group_by {
+        GroupByExpr::All(_) => return Err(not_yet("GROUP BY ALL", place).hint("name the columns")),
+        GroupByExpr::Expressions(_, modifiers) if !modifiers.is_empty() => {
+            return Err(not_yet("GROUP BY ... WITH ROLLUP | CUBE", place));
+        }
+        GroupByExpr::Expressions(..) => {}
+    }
+    match select.from.as_slice() {
+        [] => Err(Fault::new("a query needs a FROM").at(place)),
+        [only] => match only.joins.first() {
+            Some(join) => Err(joins(Place::of(join.relation.span()).or(place))),
+            None => Ok(()),
+        },
+        [_, second, ..] => Err(joins(Place::of(second.span()).or(place))),
+    }
+}
+
+fn check_factor(factor: &TableFactor) -> Result<()> {
+    let place = Place::of(factor.span());
+    match factor {
+        TableFactor::Table { version: Some(_), .. } => Err(joins(place).hint("FOR SYSTEM_TIME AS OF belongs to a join")),
+        TableFactor::Table { sample: Some(_), .. } => Err(not_yet("TABLESAMPLE", place)),
+        TableFactor::Table { with_hints, partitions, json_path, index_hints, with_ordinality, .. }
+            if !with_hints.is_empty()
+                || !partitions.is_empty()
+                || json_path.is_some()
+                || !index_hints.is_empty()
+                || *with_ordinality =>
+        {
+            Err(not_yet("this form of a table", place))
+        }
+        TableFactor::Derived { lateral: true, .. } | TableFactor::Function { .. } => Err(not_yet("LATERAL", place)),
+        TableFactor::Derived { sample: Some(_), .. } => Err(not_yet("TABLESAMPLE", place)),
+        TableFactor::Table { .. } | TableFactor::Derived { .. } | TableFactor::TableFunction { .. } => Ok(()),
+        TableFactor::NestedJoin { .. } => Err(joins(place)),
+        TableFactor::UNNEST { .. } => Err(not_yet("UNNEST", place)),
+        TableFactor::MatchRecognize { .. } => Err(not_yet("MATCH_RECOGNIZE", place)),
+        TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => Err(not_yet("PIVOT", place)),
+        _ => Err(not_yet("this form of a table", place)),
+    }
+}
+
+impl Walk<'_> {
+    fn check_expr(&self, expr: &Expr) -> Result<()> {
+        let place = Place::of(expr.span());
+        match expr {
+            Expr::Subquery(query) => {
+                Err(not_yet("a subquery as a value", place.or(Place::of(query.span()))).hint("subqueries may stand in FROM"))
+            }
+            Expr::InSubquery { .. } => Err(not_yet("IN (SELECT ...)", place).hint("subqueries may stand in FROM")),
+            Expr::Exists { subquery, .. } => {
+                Err(not_yet("EXISTS", place.or(Place::of(subquery.span()))).hint("subqueries may stand in FROM"))
+            }
+            Expr::AnyOp { .. } | Expr::AllOp { .. } => Err(not_yet("ANY and ALL", place)),
+            Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => Err(not_yet("GROUPING SETS, CUBE and ROLLUP", place)),
+            Expr::Function(function) => self.check_function(function),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_function(&self, function: &Function) -> Result<()> {
+        let place = Place::of(function.name.span());
+        let name = function.name.to_string();
+        let lower = name.to_lowercase();
+        if function.over.is_some() {
+            let hint = match lower.as_str() {
+                "row_number" | "rank" | "dense_rank" => {
+                    "top-N and dedup are not in this release; FIRST_VALUE or LAST_VALUE with GROUP BY may do"
+                }
+                _ => "aggregate over TUMBLE or HOP with GROUP BY window_start, window_end",
+            };
+            return Err(not_yet(&format!("{} OVER (...)", name.to_uppercase()), place).hint(hint));
+        }
+        if !function.within_group.is_empty() && lower != "percentile_cont" {
+            return Err(not_yet("WITHIN GROUP", place));
+        }
+        if function.null_treatment.is_some() {
+            return Err(not_yet("IGNORE NULLS and RESPECT NULLS", place));
+        }
+        if let FunctionArguments::List(list) = &function.args
+            && !list.clauses.is_empty()
+        {
+            return Err(not_yet(&format!("{} with ORDER BY, LIMIT or the like inside", name.to_uppercase()), place)
+                .hint("FIRST_VALUE and LAST_VALUE go by event time"));
+        }
+        if let Some(instead) = nondeterministic(&lower) {
+            let clock = lower == "proctime" || !self.functions.scalars.contains_key(&lower);
+            if clock || !self.allow_nondeterministic {
+                return Err(Fault::new(format!("{}() gives another result in a replay", name.to_uppercase()))
+                    .at(place)
+                    .hint(instead));
+            }
+        }
+        if let Some(why) = self.functions.depends_on_order(&lower) {
+            return Err(not_yet(&name.to_uppercase(), place).hint(why));
+        }
+        let window = ["tumble", "hop", "cumulate", "session", "descriptor", TABLE_ARGUMENT];
+        let known = self.functions.scalars.contains_key(&lower) || self.functions.aggregates.contains_key(&lower);
+        // `map` and `make_map` are the planner's.
+        if !known && !window.contains(&lower.as_str()) && !["map", "make_map"].contains(&lower.as_str()) {
+            let fault = Fault::new(format!("function \"{name}\" is not known")).at(place);
+            let names = self.functions.scalars.keys().chain(self.functions.aggregates.keys());
+            let mut names: Vec<&str> = names.map(String::as_str).collect();
+            names.sort_unstable();
+            return Err(match super::function::substitute(&lower) {
+                Some(hint) => fault.hint(hint),
+                None => fault.nearest(&lower, names),
+            });
+        }
+        Ok(())
+    }
+}

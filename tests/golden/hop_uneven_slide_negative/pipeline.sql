@@ -1,0 +1,11 @@
+-- HOP windows before 1970, slide 7 s and size 10 s.
+CREATE STREAM orders (
+  WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
+) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');
+
+CREATE SINK revenue (PRIMARY KEY (window_start, customer_id)) WITH ('topic' = 'revenue', 'format' = 'avro');
+
+INSERT INTO revenue
+SELECT window_start, window_end, customer_id, SUM(amount) AS revenue, COUNT(*) AS orders
+FROM TABLE(HOP(TABLE orders, DESCRIPTOR(ordered_at), INTERVAL '7' SECOND, INTERVAL '10' SECOND))
+GROUP BY window_start, window_end, customer_id;

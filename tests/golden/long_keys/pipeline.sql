@@ -1,0 +1,8 @@
+-- Keys of format long (8 bytes, big endian) in the source and bare in an upsert sink.
+CREATE STREAM entries WITH ('topic' = 'entries', 'format' = 'avro', 'key.format' = 'long', 'key.fields' = 'account');
+CREATE SINK balances (PRIMARY KEY (account)) WITH ('topic' = 'balances', 'format' = 'avro', 'key.format' = 'long');
+
+INSERT INTO balances
+SELECT account, SUM(amount) AS balance, COUNT(*) AS entries
+FROM entries
+GROUP BY account;

@@ -1,0 +1,12 @@
+-- Without --final the end of a range raises nothing: windows that the watermark has not passed are not emitted. A window whose
+-- end is the watermark is.
+CREATE STREAM orders (
+  WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
+) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');
+
+CREATE SINK revenue (PRIMARY KEY (window_start, customer_id)) WITH ('topic' = 'revenue', 'format' = 'avro');
+
+INSERT INTO revenue
+SELECT window_start, window_end, customer_id, SUM(amount) AS revenue, COUNT(*) AS orders
+FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ordered_at), INTERVAL '1' MINUTE))
+GROUP BY window_start, window_end, customer_id;

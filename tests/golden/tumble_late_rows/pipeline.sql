@@ -1,0 +1,12 @@
+-- A window [start, end) refuses a row if and only if end <= its row watermark (highest event time before it in its partition,
+-- less the delay): not one millisecond earlier. A row older than the watermark is not late while its window is open.
+CREATE STREAM orders (
+  WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
+) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');
+
+CREATE SINK revenue (PRIMARY KEY (window_start, customer_id)) WITH ('topic' = 'revenue', 'format' = 'avro');
+
+INSERT INTO revenue
+SELECT window_start, window_end, customer_id, SUM(amount) AS revenue, COUNT(*) AS orders
+FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ordered_at), INTERVAL '1' MINUTE))
+GROUP BY window_start, window_end, customer_id;

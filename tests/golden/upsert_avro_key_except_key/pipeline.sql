@@ -1,0 +1,10 @@
+-- A sink's key of two columns as an Avro record, with 'value.fields-include' = 'EXCEPT_KEY'.
+CREATE STREAM orders (
+  WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
+) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');
+CREATE SINK revenue (PRIMARY KEY (window_start, customer_id)) WITH ('topic' = 'revenue', 'format' = 'avro', 'value.fields-include' = 'EXCEPT_KEY');
+
+INSERT INTO revenue
+SELECT window_start, customer_id, SUM(amount) AS revenue
+FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ordered_at), INTERVAL '1' MINUTE))
+GROUP BY window_start, customer_id;
