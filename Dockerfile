@@ -8,5 +8,5 @@ RUN cargo build --release --locked
 FROM debian:bookworm-slim
 RUN apt-get update && apt-get install -y --no-install-recommends libssl3 zlib1g ca-certificates && rm -rf /var/lib/apt/lists/*
 COPY --from=build /src/target/release/tidemill /usr/local/bin/tidemill
-WORKDIR /work
+WORKDIR /tidemill
 ENTRYPOINT ["tidemill"]
