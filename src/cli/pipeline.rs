@@ -1,9 +1,12 @@
 //! From a `.sql` file to a topology, with the contracts of the lock beside it, the registry, or a folder of files.
 
+use std::cell::RefCell;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use crate::contract::{Contracts, FileContracts, Lock, Pinned, Registry};
-use crate::error::{Error, Result};
+use crate::contract::{Contract, Contracts, FileContracts, Lock, Pinned, Registry};
+use crate::error::{Error, Result, nearest};
+use crate::record::Topic;
 use crate::topology::{self, Options, SqlFile, Topology};
 
 use super::context::Context;
@@ -58,7 +61,8 @@ pub fn compile(context: &Context, path: &Path, registry: &dyn Registry) -> Resul
     let lock_path = path.with_file_name(LOCK);
     let known = Lock::read(&lock_path)?;
     let contracts = Pinned::new(known.as_ref(), registry, context.settings.typed.registry.strategy);
-    let topology = plan(context, path, &file, &contracts)?;
+    let asked = Asked { contracts: &contracts, missing: RefCell::default() };
+    let topology = plan(context, path, &file, &asked).map_err(|error| asked.did_you_mean(registry, error))?;
     let resolved = contracts.resolved();
     let mut wanted = known.clone().unwrap_or_default();
     let mut added = Vec::new();
@@ -69,6 +73,42 @@ pub fn compile(context: &Context, path: &Path, registry: &dyn Registry) -> Resul
         }
     }
     Ok(Compiled { topology, lock: PinnedLock { path: lock_path, known, added, wanted } })
+}
+
+/// Remembers a topic whose contract was asked for and is not there: its name is more often wrong than its contract.
+struct Asked<'a> {
+    contracts: &'a Pinned<'a>,
+    missing: RefCell<Option<Topic>>,
+}
+
+impl Contracts for Asked<'_> {
+    fn value(&self, topic: &Topic, subject: Option<&str>) -> Result<Option<Arc<Contract>>> {
+        let found = self.contracts.value(topic, subject)?;
+        if found.is_none() && subject.is_none() {
+            self.missing.replace(Some(topic.clone()));
+        }
+        Ok(found)
+    }
+
+    fn key(&self, topic: &Topic, subject: Option<&str>) -> Result<Option<Arc<Contract>>> {
+        self.contracts.key(topic, subject)
+    }
+}
+
+impl Asked<'_> {
+    fn did_you_mean(&self, registry: &dyn Registry, error: Error) -> Error {
+        let missing = self.missing.borrow();
+        let Some(topic) = missing.as_ref().filter(|topic| error.message.contains(&format!("\"{topic}\""))) else { return error };
+        let Ok(subjects) = registry.subjects() else { return error };
+        let topics = subjects.iter().filter_map(|subject| subject.strip_suffix("-value"));
+        match (nearest(topic.as_str(), topics), &error.hint) {
+            (Some(near), Some(hint)) => {
+                let hint = format!("did you mean topic \"{near}\"? otherwise {hint}");
+                error.hint(hint)
+            }
+            _ => error,
+        }
+    }
 }
 
 /// Plans against a folder of `<subject>.avsc` files, or without one against the lock alone: no network.

@@ -183,7 +183,7 @@ impl World {
 
     /// Committed offsets of the pipeline's live generation, summed: they only grow.
     pub fn progress(&self, group: &str, topic: &Topic) -> i64 {
-        let committed = self.log.committed(group, &self.partitions(topic)).unwrap();
+        let committed = self.log.committed(group, &self.partitions(topic)).unwrap_or_default();
         committed.values().map(|committed| committed.next.0).sum()
     }
 

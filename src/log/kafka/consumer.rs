@@ -32,6 +32,7 @@ use super::native::{Client, Partitions, Queue, Shared, entries, millis, owned};
 
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const UNSUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
 
 pub(super) type Rebalances = VecDeque<Rebalance>;
 
@@ -323,6 +324,28 @@ impl GroupMember {
         Failure::check_code(code).map_err(|failure| failure.error("pause or resume partitions"))
     }
 
+    /// A static member that closes does not leave (KIP-345): its partitions would stay without an owner until the session ends. One that
+    /// unsubscribes does. Its member id is gone once the broker has been told; if that takes too long the session must end after all.
+    fn unsubscribe(&self, client: &Client) {
+        // SAFETY: the client lives.
+        let code = unsafe { rk::rd_kafka_unsubscribe(client.rk) };
+        if let Err(failure) = Failure::check_code(code) {
+            tracing::debug!("unsubscribe: {}", failure.text);
+            return;
+        }
+        let started = Instant::now();
+        // SAFETY: the client lives; the id is ours and freed after copying.
+        let member = || unsafe {
+            let id = rk::rd_kafka_memberid(client.rk);
+            let copy = (!id.is_null()).then(|| owned(id));
+            rk::rd_kafka_mem_free(client.rk, id.cast());
+            copy.unwrap_or_default()
+        };
+        while !member().is_empty() && started.elapsed() < UNSUBSCRIBE_TIMEOUT {
+            self.fetch.queue().serve(Duration::from_millis(20));
+        }
+    }
+
     /// Leaves the group; callbacks that are still due run here.
     fn leave(&mut self) -> Result<()> {
         let client = self.fetch.client.clone();
@@ -330,6 +353,9 @@ impl GroupMember {
         if !self.revoked.is_empty() || !self.released.is_empty() {
             let open: Vec<_> = std::mem::take(&mut self.revoked).into_iter().chain(std::mem::take(&mut self.released)).collect();
             unassign(client.rk, |partition| open.contains(partition));
+        }
+        if self.settings.instance_id.is_some() {
+            self.unsubscribe(&client);
         }
         let queue = Queue::new(&client);
         // SAFETY: client and queue live.

@@ -73,6 +73,11 @@ impl Failure {
         )
     }
 
+    /// The group has another coordinator, or one that is not ready yet.
+    pub fn coordinator_moves(&self) -> bool {
+        matches!(self.code, Code::NotCoordinator | Code::CoordinatorLoadInProgress | Code::CoordinatorNotAvailable)
+    }
+
     pub fn fenced(&self) -> bool {
         matches!(
             self.code,

@@ -253,10 +253,21 @@ impl Log for KafkaLog {
         }
         let client = self.group_client(group)?;
         let list = native::Partitions::with(partitions.iter().map(|partition| (partition, 0)));
-        // SAFETY: client and list live.
-        let code = unsafe { rk::rd_kafka_committed(client.rk, list.0, millis(QUERY_TIMEOUT)) };
-        Failure::check_code(code)
-            .map_err(|failure| explained(&client, failure.error(format!("committed offsets of group \"{group}\""))))?;
+        let started = Instant::now();
+        loop {
+            // SAFETY: client and list live.
+            let code = unsafe { rk::rd_kafka_committed(client.rk, list.0, millis(QUERY_TIMEOUT)) };
+            match Failure::check_code(code) {
+                Ok(()) => break,
+                // A coordinator that was just elected, or whose log is being read: soon over.
+                Err(failure) if failure.coordinator_moves() && started.elapsed() < QUERY_TIMEOUT / 2 => {
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(failure) => {
+                    return Err(explained(&client, failure.error(format!("committed offsets of group \"{group}\""))));
+                }
+            }
+        }
         let mut committed = CommittedOffsets::new();
         for entry in list.iter() {
             if entry.code != Code::NoError {

@@ -201,6 +201,7 @@ unsafe extern "C" fn on_log(rk: *const rk::rd_kafka_t, level: c_int, facility: *
     match level {
         // A property of consumers on a producer, or the other way round: intended, both get all properties.
         _ if facility == "CONFWARN" => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
+        _ if line.ends_with("brokers are down") => tracing::debug!(target: "librdkafka", "{facility}: {line}"),
         0..=3 => tracing::error!(target: "librdkafka", "{facility}: {line}"),
         4 => tracing::warn!(target: "librdkafka", "{facility}: {line}"),
         5 | 6 => tracing::info!(target: "librdkafka", "{facility}: {line}"),
