@@ -185,6 +185,11 @@ impl Core {
         !self.held.is_empty()
     }
 
+    /// Every partition held.
+    pub fn held(&self) -> Vec<TopicPartition> {
+        self.held.values().flatten().cloned().collect()
+    }
+
     /// Milliseconds until the open transaction is due; `None` when none is open.
     pub fn due_in_ms(&self, now_ms: u64) -> Option<u64> {
         let open = self.open?;
@@ -239,8 +244,13 @@ impl Core {
             self.committing = false;
             actions.push(Action::Abort);
         }
+        self.revoked.retain(|partition| !partitions.contains(partition));
         actions.extend(self.forget(partitions));
         actions.push(Action::GoBack);
+        self.ended = false;
+        if self.stopping {
+            actions.extend(self.finish_or_leave());
+        }
         actions
     }
 
@@ -428,6 +438,25 @@ mod tests {
         assert_eq!(core.on(Event::Stop, 20), [Action::Commit]);
         assert_eq!(core.on(Event::Committed, 25), [Action::Keep, Action::Leave]);
         assert!(core.has_left());
+    }
+
+    #[test]
+    fn what_is_lost_while_it_is_revoked_is_not_released() {
+        let mut core = running();
+        core.on(Event::Processed { records: 10, bytes: 1 }, 10);
+        assert_eq!(core.on(Event::Revoked(vec![partition(0)]), 20), [Action::Commit]);
+        assert_eq!(core.held(), [partition(0), partition(1)]);
+        let lost = core.on(Event::Lost(core.held()), 30);
+        assert_eq!(lost, [Action::Abort, Action::Drop(0), Action::Drop(1), Action::GoBack]);
+        assert_eq!(core.on(Event::Tick, 500), []);
+    }
+
+    #[test]
+    fn a_loss_does_not_forget_that_it_was_asked_to_stop() {
+        let mut core = running();
+        core.on(Event::Processed { records: 10, bytes: 1 }, 10);
+        assert_eq!(core.on(Event::Stop, 20), [Action::Commit]);
+        assert_eq!(core.on(Event::Lost(core.held()), 30).last(), Some(&Action::Leave));
     }
 
     #[test]

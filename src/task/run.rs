@@ -112,6 +112,8 @@ pub struct Worker {
     tasks: BTreeMap<i32, Task>,
     finished: BTreeSet<i32>,
     parked: BTreeMap<TopicPartition, Parked>,
+    /// Polled and not yet taken, of the epoch that it was polled in: what interrupts a round must not lose the rest of a poll.
+    polled: (u64, VecDeque<Chunk>),
     actions: VecDeque<Action>,
     intended: CommittedOffsets,
     /// Changelog positions at the start of each task's snapshot round.
@@ -136,12 +138,7 @@ impl Worker {
             _ => None,
         };
         let producer = log.producer(&producer_settings(&run))?;
-        let topics: BTreeSet<_> = run.plan.topology.sources.iter().map(|source| source.topic.clone()).collect();
-        let consumer = log.consumer(&ConsumerSettings {
-            group: run.plan.names.group(),
-            topics: topics.into_iter().collect(),
-            instance_id: run.static_member.then(|| run.instance.clone()),
-        })?;
+        let consumer = join(log.as_ref(), &run)?;
         Ok(Worker {
             core: Core::new(run.cadence),
             log,
@@ -153,6 +150,7 @@ impl Worker {
             tasks: BTreeMap::new(),
             finished: BTreeSet::new(),
             parked: BTreeMap::new(),
+            polled: (0, VecDeque::new()),
             actions: VecDeque::new(),
             intended: CommittedOffsets::new(),
             rounds: BTreeMap::new(),
@@ -177,6 +175,11 @@ impl Worker {
                 self.note_away(&error);
                 std::thread::sleep(AWAY_RETRY.min(wait));
                 Step::Idle
+            }
+            Err(error) if error.kind == Kind::Fenced && !self.core.has_left() => {
+                self.expelled(&error);
+                std::thread::sleep(AWAY_RETRY.min(wait));
+                Step::Worked
             }
             Err(error) => {
                 self.give_up();
@@ -251,18 +254,16 @@ impl Worker {
         }
         self.retry_parked()?;
         let wait = self.core.due_in_ms(self.now_ms()).map_or(wait, |due| wait.min(Duration::from_millis(due)));
-        let consumer = self.consumer.as_mut().expect("the worker has not left its group");
+        self.take_polled()?;
+        let consumer = match &mut self.consumer {
+            Some(consumer) => consumer,
+            None => self.consumer.insert(join(self.log.as_ref(), &self.run)?),
+        };
         let step = match consumer.poll(wait, self.run.max_poll_records)? {
             Polled::Idle => Step::Idle,
             Polled::Records(chunks) => {
-                let epoch = self.epoch;
-                for chunk in chunks {
-                    self.take(chunk)?;
-                    if self.epoch != epoch {
-                        // Tasks went back to their last commit: what was polled before is delivered again.
-                        break;
-                    }
-                }
+                self.polled = (self.epoch, chunks.into());
+                self.take_polled()?;
                 Step::Worked
             }
             Polled::Assigned(partitions) => {
@@ -284,6 +285,27 @@ impl Worker {
         self.event(Event::Tick);
         self.perform()?;
         Ok(step)
+    }
+
+    fn take_polled(&mut self) -> Result<()> {
+        // Tasks that went back to their last commit get what was polled before once more.
+        while self.polled.0 == self.epoch
+            && let Some(chunk) = self.polled.1.pop_front()
+        {
+            self.take(chunk)?;
+        }
+        self.polled.1.clear();
+        Ok(())
+    }
+
+    /// The group went on without this member for good: a static member whose rejoining crossed a lost answer, or whose instance another
+    /// process uses (KIP-345). What it held is lost; it joins anew in the next round.
+    fn expelled(&mut self, error: &Error) {
+        tracing::warn!(pipeline = self.name(), %error, "expelled from the group: the open transaction is aborted, and the group joined again");
+        self.consumer = None;
+        self.actions.clear();
+        let held = self.core.held();
+        self.event(Event::Lost(held));
     }
 
     /// One chunk through its task, up to the end of the range.
@@ -330,12 +352,11 @@ impl Worker {
         let due: Vec<TopicPartition> = self.parked.iter().filter(|(_, p)| p.retry_at <= now).map(|(at, _)| at.clone()).collect();
         for partition in due {
             let Some(parked) = self.parked.remove(&partition) else { continue };
-            self.take(parked.chunk)?;
-            if !self.parked.contains_key(&partition)
-                && let Some(consumer) = &mut self.consumer
-            {
+            // Resumed first: what interrupts the chunk must not leave its partition paused. If it has to wait again, it is paused again.
+            if let Some(consumer) = &mut self.consumer {
                 consumer.resume(std::slice::from_ref(&partition))?;
             }
+            self.take(parked.chunk)?;
         }
         Ok(())
     }
@@ -686,6 +707,15 @@ impl Worker {
         progress.ready = self.core.has_tasks() && !self.core.is_restoring();
         progress.waiting_for_schemas = self.parked.len();
     }
+}
+
+fn join(log: &dyn Log, run: &Run) -> Result<Box<dyn Consumer>> {
+    let topics: BTreeSet<_> = run.plan.topology.sources.iter().map(|source| source.topic.clone()).collect();
+    log.consumer(&ConsumerSettings {
+        group: run.plan.names.group(),
+        topics: topics.into_iter().collect(),
+        instance_id: run.static_member.then(|| run.instance.clone()),
+    })
 }
 
 fn producer_settings(run: &Run) -> ProducerSettings {
