@@ -55,10 +55,10 @@ fn copy(consumer: &BaseConsumer, topic: &str, out: Option<&Writer>) -> u64 {
     let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("the broker answers");
     let partitions = metadata.topics()[0].partitions().len();
     let (mut assignment, mut ends, mut next) = (TopicPartitionList::new(), vec![0; partitions], vec![-1; partitions]);
-    for partition in 0..partitions {
+    for (partition, end) in ends.iter_mut().enumerate() {
         let (low, high) = consumer.fetch_watermarks(topic, partition as i32, TIMEOUT).expect("the broker answers");
         assignment.add_partition_offset(topic, partition as i32, Offset::Offset(low)).expect("the offset is valid");
-        ends[partition] = if low == high { 0 } else { high };
+        *end = if low == high { 0 } else { high };
     }
     consumer.assign(&assignment).expect("the assignment is valid");
     let mut open = ends.iter().filter(|end| **end > 0).count();

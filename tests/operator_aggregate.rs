@@ -44,7 +44,7 @@ fn spec(input: SchemaRef, windowed: bool, order_free: bool, calls: Vec<Aggregate
     groups.push(Group::Expression(col(&input, "k")));
     fields.push(field("k", DataType::Utf8));
     fields.extend(calls.iter().map(|call| call.output.clone()));
-    let window = windowed.then(|| WindowColumn { column: 5, is_start: false, size_micros: SIZE_MS * 1000 });
+    let window = windowed.then_some(WindowColumn { column: 5, is_start: false, size_micros: SIZE_MS * 1000 });
     let schema = Arc::new(arrow::datatypes::Schema::new(fields));
     AggregateSpec { input, window, groups, calls, schema, order_free }
 }
@@ -704,7 +704,7 @@ fn the_rolling_snapshot_goes_round_while_keys_come() {
         aggregate.keep();
     }
     assert!(wraps > 2 && seen.len() > 30, "{wraps} rounds, {} keys", seen.len());
-    assert_eq!(aggregate.slice(1000).unwrap().rows.map_or(0, |r| r.num_rows()) > 0, true);
+    assert!(aggregate.slice(1000).unwrap().rows.map_or(0, |r| r.num_rows()) > 0);
     let times = aggregate.image(7).unwrap();
     assert_eq!(times.len(), 8);
     assert_eq!(times[0].column_by_name("_event_time").unwrap().as_primitive::<Int64Type>().null_count(), 0);

@@ -55,11 +55,7 @@ impl Context {
 
     /// How SQL is planned: with the program's own functions.
     pub fn options(&self) -> Options {
-        Options {
-            udfs: self.functions.scalars.clone(),
-            udafs: self.functions.aggregates.clone(),
-            ..Options::default()
-        }
+        Options { udfs: self.functions.scalars.clone(), udafs: self.functions.aggregates.clone(), ..Options::default() }
     }
 
     pub fn name_prefix(&self) -> &str {

@@ -196,9 +196,8 @@ impl KeyTable {
             KeyTable::Unit { present } => *present &= length > 0,
             KeyTable::Integer { values, null, table } => {
                 *null = null.filter(|n| (*n as usize) < length);
-                for number in length..current {
-                    let key = values[number];
-                    if let Ok(found) = table.find_entry(hash_integer(key), |(_, n)| *n as usize == number) {
+                for (number, key) in values.iter().enumerate().skip(length) {
+                    if let Ok(found) = table.find_entry(hash_integer(*key), |(_, n)| *n as usize == number) {
                         found.remove();
                     }
                 }

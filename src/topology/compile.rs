@@ -303,7 +303,6 @@ fn write(
         names: plan.schema().fields().iter().map(|f| f.name().clone()).collect(),
         lowered: &lowered,
         list: &writing.columns,
-        place: writing.place,
         former: former.map(|at| &sinks[at]),
         sink_index: former.unwrap_or(sinks.len()),
     };

@@ -148,6 +148,8 @@ pub struct Source {
     /// Columns of `value.columns` that are used, ascending: the first columns of `ingest.decoded`.
     pub value_columns: Vec<usize>,
     pub key: Option<SourceKey>,
+    /// As declared, or Avro where a key contract was used; `None`: nothing says.
+    pub key_format: Option<KeyFormat>,
     /// The last columns of `ingest.decoded`.
     pub metadata: Vec<Metadata>,
     pub ingest: IngestSpec,

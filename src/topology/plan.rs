@@ -91,7 +91,8 @@ impl Catalog {
     fn named(&self, query: &Query) -> Result<LogicalPlan> {
         super::refuse::query(query, &self.functions, self.allow_nondeterministic)?;
         let planner = SqlToRel::new_with_options(self, parser_options());
-        let statement = ast::Statement::Query(Box::new(query.clone()));
+        let mut statement = ast::Statement::Query(Box::new(query.clone()));
+        fields_of_elements(&mut statement);
         let plan = planner.sql_statement_to_plan_with_context(statement, &mut PlannerContext::new())?;
         self.check_volatile(&plan)?;
         Ok(plan)
@@ -106,7 +107,9 @@ impl Catalog {
     pub fn expression(&self, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
         super::refuse::expression(expr, &self.functions, self.allow_nondeterministic)?;
         let planner = SqlToRel::new_with_options(self, parser_options());
-        let planned = planner.sql_to_expr(expr.clone(), schema, &mut PlannerContext::new())?;
+        let mut expr = expr.clone();
+        fields_of_elements(&mut expr);
+        let planned = planner.sql_to_expr(expr, schema, &mut PlannerContext::new())?;
         if let Some(name) = aggregate_in(&planned) {
             return Err(Fault::new(format!("{name} is an aggregate: it needs a query")));
         }
@@ -276,4 +279,21 @@ impl TableSource for Relation {
     fn get_logical_plan(&'_ self) -> Option<Cow<'_, LogicalPlan>> {
         self.plan.as_ref().map(Cow::Borrowed)
     }
+}
+
+/// `items[1].sku`: the planner takes a field behind an element only as a string.
+fn fields_of_elements(node: &mut impl ast::VisitMut) {
+    let _ = ast::visit_expressions_mut(node, |expr| {
+        if let ast::Expr::CompoundFieldAccess { access_chain, .. } = expr {
+            let fields = access_chain.iter_mut().skip_while(|access| matches!(access, ast::AccessExpr::Dot(_)));
+            for access in fields {
+                if let ast::AccessExpr::Dot(field) = access
+                    && let ast::Expr::Identifier(name) = field
+                {
+                    *field = ast::Expr::Value(ast::Value::SingleQuotedString(name.value.clone()).with_span(name.span));
+                }
+            }
+        }
+        std::ops::ControlFlow::<()>::Continue(())
+    });
 }

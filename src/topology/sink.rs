@@ -120,8 +120,6 @@ pub(super) struct Insert<'a> {
     pub lowered: &'a Lowered,
     /// `INSERT INTO s (a, b)`.
     pub list: &'a [Name],
-    /// Of the statement.
-    pub place: Place,
     /// Another INSERT has set the sink's columns already.
     pub former: Option<&'a Sink>,
     pub sink_index: usize,
@@ -140,9 +138,9 @@ impl Target {
                 "\"{by}\" changes its results as rows arrive, and sink \"{}\" is append-only",
                 self.name.value
             ))
-            .hint(format!(
-                "give the sink a PRIMARY KEY, or aggregate in windows: TABLE(TUMBLE(...)) with GROUP BY window_start, window_end"
-            )));
+            .hint(
+                "give the sink a PRIMARY KEY, or aggregate in windows: TABLE(TUMBLE(...)) with GROUP BY window_start, window_end",
+            ));
         }
         let input = lowering.schema(lowered.node);
         let arriving = self.arriving(insert, &input)?;

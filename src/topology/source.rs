@@ -590,6 +590,7 @@ impl Stream {
             value: Arc::clone(&self.value),
             value_columns: decoded.value,
             key: decoded.key,
+            key_format: self.key_format,
             metadata: decoded.metadata,
             ingest,
             null_value: self.options.null_value.unwrap_or(NullValue::Skip),

@@ -246,8 +246,7 @@ fn plan_window(
 
 fn arguments(hop: bool, args: Vec<FunctionArg>, place: Option<Place>) -> Result<Arguments> {
     let mut found = Arguments::default();
-    let mut positional = 0;
-    for arg in args {
+    for (positional, arg) in args.into_iter().enumerate() {
         let arg_place = Place::of(arg.span()).or(place);
         let (name, value) = match arg {
             FunctionArg::Named { name, arg: FunctionArgExpr::Expr(expr), .. } => (Some(name.value.to_uppercase()), expr),
@@ -263,7 +262,6 @@ fn arguments(hop: bool, args: Vec<FunctionArg>, place: Option<Place>) -> Result<
             (None, 4, true) | (None, 3, false) => "OFFSET",
             _ => return Err(Fault::new("one argument too many").at(arg_place).hint(SHAPE)),
         };
-        positional += 1;
         let place_of_slot = match slot {
             "DATA" => &mut found.data,
             "TIMECOL" => &mut found.time,

@@ -282,12 +282,7 @@ fn encode(contracts: &FileContracts, subject: &str, value: &Value) -> Result<Vec
 }
 
 fn encode_key(topic: &Topic, key: &Value, topology: &Topology, contracts: &FileContracts) -> Result<Vec<u8>> {
-    let declared = topology
-        .sources
-        .iter()
-        .find(|source| source.topic == *topic)
-        .and_then(|source| source.key.as_ref())
-        .map(|key| key.format);
+    let declared = topology.sources.iter().find(|source| source.topic == *topic).and_then(|source| source.key_format);
     let format = match declared {
         Some(format) => format,
         None if contracts.key(topic, None)?.is_some() => KeyFormat::Avro,

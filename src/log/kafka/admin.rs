@@ -125,9 +125,11 @@ pub(super) fn list_offsets(
     let started = Instant::now();
     loop {
         match list_offsets_once(client, partitions, place, isolation) {
-            // A leader that moves, or a topic just created: soon over.
+            // A leader that moved, or a topic just created: soon over. librdkafka goes on with the leaders that it remembers (seen: a broker
+            // that came back refused their epoch for minutes), so it is made to ask for all of them again.
             Err(error) if error.kind == Kind::Away && started.elapsed() < QUERY_TIMEOUT / 2 => {
                 std::thread::sleep(Duration::from_millis(50));
+                names(client, QUERY_TIMEOUT / 2)?;
             }
             result => return result,
         }

@@ -340,11 +340,23 @@ impl GroupMember {
         while unsafe { rk::rd_kafka_consumer_closed(client.rk) } == 0 {
             if started.elapsed() > CLOSE_TIMEOUT {
                 let group = &self.settings.group;
+                client.shared().abandoned.store(true, Ordering::Relaxed);
                 return Err(Error::away(format!("group \"{group}\": no answer to leaving it, the session will expire")));
             }
             queue.serve(Duration::from_millis(20));
         }
         Ok(())
+    }
+}
+
+impl Drop for GroupMember {
+    fn drop(&mut self) {
+        let shared = self.fetch.client.shared();
+        if !shared.closing.load(Ordering::Relaxed) {
+            // Answers an assignment that nobody polled for.
+            self.fetch.queue().serve(Duration::ZERO);
+            shared.abandoned.store(true, Ordering::Relaxed);
+        }
     }
 }
 

@@ -135,6 +135,13 @@ impl Failure {
             | Code::NotController
             | Code::UnstableOffsetCommit
             | Code::ConcurrentTransactions
+            | Code::FencedLeaderEpoch
+            | Code::UnknownLeaderEpoch
+            | Code::OffsetNotAvailable
+            | Code::PreferredLeaderNotAvailable
+            | Code::EligibleLeadersNotAvailable
+            | Code::StaleBrokerEpoch
+            | Code::ThrottlingQuotaExceeded
             | Code::KafkaStorageError => Kind::Away,
             _ if self.retriable => Kind::Away,
             _ => Kind::Failed,

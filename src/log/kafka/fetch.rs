@@ -72,6 +72,10 @@ impl Fetch {
         }
     }
 
+    pub fn queue(&self) -> &Queue {
+        &self.queue
+    }
+
     /// What is delivered from, and up to where it was.
     pub fn positions(&self) -> OffsetVector {
         self.slots.iter().map(|slot| (slot.partition.clone(), slot.position)).collect()

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::bindings as rk;
@@ -28,6 +28,8 @@ const TEXT: usize = 512;
 pub(super) struct Shared {
     pub rebalances: Mutex<Rebalances>,
     pub closing: AtomicBool,
+    /// The client is dropped as if the process had been killed.
+    pub abandoned: AtomicBool,
     /// The last line that the client logged as an error: says more than the code of a call that timed out.
     last_error: Mutex<Option<String>>,
 }
@@ -98,7 +100,7 @@ impl Drop for Conf {
 /// A librdkafka client. Its calls are thread-safe, as librdkafka's are.
 pub(super) struct Client {
     pub rk: *mut rk::rd_kafka_t,
-    shared: Box<Shared>,
+    shared: Arc<Shared>,
     consumer: bool,
 }
 
@@ -120,12 +122,12 @@ impl Client {
     }
 
     fn new(mut conf: Conf, kind: rk::rd_kafka_type_t) -> Result<Client> {
-        let shared = Box::new(Shared::default());
+        let shared = Arc::new(Shared::default());
         let mut text = [0 as c_char; TEXT];
-        // SAFETY: `shared` is boxed, so its address stays; it lives as long as the handle. The configuration is the client's from here on
-        // if the call succeeds.
+        // SAFETY: `shared` stays where it is, and lives as long as the handle. The configuration is the client's from here on if the call
+        // succeeds.
         let rk = unsafe {
-            rk::rd_kafka_conf_set_opaque(conf.0, (&raw const *shared).cast_mut().cast());
+            rk::rd_kafka_conf_set_opaque(conf.0, Arc::as_ptr(&shared).cast_mut().cast());
             rk::rd_kafka_conf_set_log_cb(conf.0, Some(on_log));
             rk::rd_kafka_new(kind, conf.0, text.as_mut_ptr(), text.len())
         };
@@ -154,11 +156,33 @@ impl Client {
 }
 
 impl Drop for Client {
-    /// A consumer that was not closed does not leave its group: as if the process had been killed.
+    /// A consumer that was not closed does not leave its group: as if the process had been killed. librdkafka never ends one that owes
+    /// the answer to an assignment (`rd_kafka_cgrp_try_terminate` waits for it), which can come at any moment: so nobody waits for that.
     fn drop(&mut self) {
         let flags = if self.consumer { rk::RD_KAFKA_DESTROY_F_NO_CONSUMER_CLOSE } else { 0 };
+        let handle = Handle(self.rk);
+        if !self.shared.abandoned.load(Ordering::Relaxed) {
+            handle.destroy(flags);
+            return;
+        }
+        let shared = self.shared.clone();
+        std::thread::spawn(move || {
+            handle.destroy(flags);
+            // Callbacks use it until the end.
+            drop(shared);
+        });
+    }
+}
+
+struct Handle(*mut rk::rd_kafka_t);
+
+// SAFETY: librdkafka's handle is thread-safe.
+unsafe impl Send for Handle {}
+
+impl Handle {
+    fn destroy(self, flags: c_int) {
         // SAFETY: the last use of the handle; queues and topics were freed by their owners.
-        unsafe { rk::rd_kafka_destroy_flags(self.rk, flags) };
+        unsafe { rk::rd_kafka_destroy_flags(self.0, flags) };
     }
 }
 

@@ -77,6 +77,8 @@ impl KafkaSettings {
         let given = |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         let mut all: BTreeMap<String, String> = given(defaults);
         all.insert("client.id".to_owned(), "tidemill".to_owned());
+        // A broker that comes back is found within two seconds, not ten.
+        all.insert("reconnect.backoff.max.ms".to_owned(), "2000".to_owned());
         all.extend(self.properties.clone());
         let fixed: BTreeMap<String, String> = given(fixed);
         all.extend(fixed);

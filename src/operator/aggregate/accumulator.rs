@@ -188,7 +188,7 @@ pub fn result(column: ArrayRef, output: &DataType) -> Result<ArrayRef> {
 ///
 /// # Errors
 /// `Corrupt` when the column has another type.
-pub fn state_column<'a, A: Array + 'static>(columns: &'a [ArrayRef], at: usize) -> Result<&'a A> {
+pub fn state_column<A: Array + 'static>(columns: &[ArrayRef], at: usize) -> Result<&A> {
     columns[at]
         .as_any()
         .downcast_ref::<A>()

@@ -99,11 +99,12 @@ impl Slots {
             first_since_kept: Vec::new(),
             first_since_flush: Vec::new(),
         };
+        let mut windows = std::mem::take(&mut self.windows);
         let mut row = 0;
         while row < rows {
             let end = ends.map_or(NO_WINDOW, |ends| ends[row]);
             let until = ends.map_or(rows, |ends| row + ends[row..].iter().take_while(|other| **other == end).count());
-            let mut window = self.windows.remove(&end).unwrap_or_else(|| Window::new(shape));
+            let window = windows.entry(end).or_insert_with(|| Window::new(shape));
             for row in row..until {
                 let number = window.keys.intern(keys, row);
                 if number as usize == window.slots.len() {
@@ -120,9 +121,9 @@ impl Slots {
                 }
                 touched.slots.push(slot);
             }
-            self.windows.insert(end, window);
             row = until;
         }
+        self.windows = windows;
         touched
     }
 
@@ -168,9 +169,11 @@ impl Slots {
 
     /// Slots touched since the last `keep` whose window is open, ordered by window.
     pub fn touched(&self) -> Vec<u32> {
-        let open = |slot: &&u32| self.windows.contains_key(&self.ends[**slot as usize]);
-        let mut slots: Vec<u32> = self.touched.list.iter().filter(open).copied().collect();
-        slots.sort_by_key(|slot| self.ends[*slot as usize]);
+        let end = |slot: &u32| self.ends[*slot as usize];
+        let mut slots = self.touched.list.clone();
+        slots.sort_by_key(end);
+        let first_open = self.windows.first_key_value().map_or(i64::MAX, |(first, _)| *first);
+        slots.drain(..slots.partition_point(|slot| end(slot) < first_open));
         slots
     }
 
@@ -184,9 +187,13 @@ impl Slots {
 
     /// The commit succeeded, or everything in memory was restored.
     pub fn keep(&mut self) {
+        // Only windows that were touched can have grown.
+        let mut last = None;
         for slot in self.touched.take() {
-            // Only windows that were touched can have grown.
-            if let Some(window) = self.windows.get_mut(&self.ends[slot as usize]) {
+            let end = self.ends[slot as usize];
+            if last.replace(end) != Some(end)
+                && let Some(window) = self.windows.get_mut(&end)
+            {
                 window.kept = window.slots.len();
             }
         }

@@ -1,0 +1,26 @@
+//! The program against a real Kafka and a real registry: crashes, outages, bounded reads, refusals, commands over topics.
+//!
+//! Everything goes through the command line, as a user runs it; what it wrote is read back `read_committed` and compared with
+//! `broker/shop.rs`, a model that knows nothing of the engine. Each test has topics and pipelines of its own on one shared broker;
+//! those that stop a broker or a registry start their own. `TEST_SEED` repeats a run's random moments.
+
+mod support;
+
+#[path = "broker/bounded.rs"]
+mod bounded;
+#[path = "broker/commands.rs"]
+mod commands;
+#[path = "broker/crash.rs"]
+mod crash;
+#[path = "broker/freeze.rs"]
+mod freeze;
+#[path = "broker/outage.rs"]
+mod outage;
+#[path = "broker/program.rs"]
+mod program;
+#[path = "broker/refused.rs"]
+mod refused;
+#[path = "broker/shop.rs"]
+mod shop;
+#[path = "broker/world.rs"]
+mod world;
