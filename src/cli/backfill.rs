@@ -68,6 +68,8 @@ impl Args {
 
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let stop = Stop::on_signal()?;
+    // A file that can't be read is said before a broker is waited for.
+    pipeline::read(&args.pipeline)?;
     let mut site = context.site()?;
     let compiled = pipeline::compile(context, &args.pipeline, site.registry.as_ref())?;
     let topology = &compiled.topology;

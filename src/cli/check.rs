@@ -54,6 +54,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
 
 /// Plans, then looks at the topics and the sinks' subjects. Writes nothing but a first lock.
 fn online(args: &Args, context: &Context, path: &std::path::Path) -> Result<(Topology, Vec<String>)> {
+    // A file that can't be read is said before a broker is waited for.
+    pipeline::read(path)?;
     let site = context.site()?;
     let compiled = pipeline::compile(context, path, site.registry.as_ref())?;
     prepare::check_loops(&compiled.topology)?;

@@ -75,7 +75,8 @@ fn human(pipeline: Option<&str>, error: &Error) -> String {
 /// Sends `tracing` events to stderr. `RUST_LOG` wins over the settings, as everywhere.
 pub fn log_to_stderr(settings: &Settings, long_running: bool, asked: bool) {
     let log = &settings.typed.log;
-    let level = if long_running || asked { log.level.as_str() } else { "warn" };
+    // A short command's error says what the Kafka client saw last; its own lines would only stand before it.
+    let level = if long_running || asked { log.level.as_str() } else { "warn,librdkafka=off" };
     let filter = match std::env::var("RUST_LOG") {
         Ok(given) if !given.is_empty() => EnvFilter::try_new(given).unwrap_or_else(|_| EnvFilter::new(level)),
         _ => EnvFilter::new(level),

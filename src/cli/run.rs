@@ -41,6 +41,10 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let stop = Stop::on_signal()?;
     let metrics = Metrics::install()?;
+    // A file that can't be read is said before a broker is waited for.
+    for path in &args.pipelines {
+        pipeline::read(path)?;
+    }
     let mut site = context.site()?;
     let compiled = compile(args, context, &site)?;
     let watched = Arc::new(Pipelines::default());

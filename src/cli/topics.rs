@@ -23,6 +23,7 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
+    pipeline::read(&args.pipeline)?;
     let site = context.site()?;
     let topology = pipeline::compile(context, &args.pipeline, site.registry.as_ref())?.topology;
     let counts = prepare::sources(&site, &topology)?;
