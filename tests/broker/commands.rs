@@ -69,7 +69,10 @@ fn lag_dead_letters_records_schemas_and_reset() {
 
     let printed = json_lines(&site, &["print", shop.orders.as_str(), "--limit", "7"]);
     assert_eq!(printed.len(), 7);
-    assert!(printed.iter().all(|row| row["offset"].is_number() && (row["schema_id"].is_number() || row["value"].is_string())), "{printed:?}");
+    assert!(
+        printed.iter().all(|row| row["offset"].is_number() && (row["schema_id"].is_number() || row["value"].is_string())),
+        "{printed:?}"
+    );
     let totals = json_lines(&site, &["print", world.topic("totals").as_str()]);
     assert!(totals.iter().any(|row| row["value"]["total"].is_number()), "{totals:?}");
     text(&site, &["print", &format!("tidemill.{name}.control")], &["live", "generation.1"]);

@@ -29,7 +29,9 @@ fn killed_at_any_moment_nothing_is_lost_and_nothing_is_twice() {
         match kill % 3 {
             0 => {}
             1 => process.wait_for("generation 1 "),
-            _ => wait_until("this life commits", Duration::from_secs(30), || world.progress(&world.group(1), &shop.orders) > reached),
+            _ => wait_until("this life commits", Duration::from_secs(30), || {
+                world.progress(&world.group(1), &shop.orders) > reached
+            }),
         }
         std::thread::sleep(Duration::from_millis(random.random_range(100..900)));
         process.kill();

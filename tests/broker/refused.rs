@@ -75,7 +75,8 @@ fn what_does_not_fit_the_live_generation() {
 
     let changed = world.file("changed.sql", &sql(&world.name).replace("amount <> 13", "amount <> 14"));
     let changed = changed.to_str().unwrap();
-    let says = ["generation 1", "changed INSERT INTO sold (line 12)", "unchanged INSERT INTO totals (line 19): state kept", "reset"];
+    let says =
+        ["generation 1", "changed INSERT INTO sold (line 12)", "unchanged INSERT INTO totals (line 19): state kept", "reset"];
     refused(&site, &["run", changed], &says);
     refused(&site, &["run", shop.sql(), "--from", "earliest"], &["--from", "generation 1"]);
 

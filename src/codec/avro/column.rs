@@ -51,6 +51,12 @@ pub(crate) enum Values {
 impl Column {
     /// `Failed` error: no values of this type come from Avro.
     pub fn new(field: &Field) -> Result<Column> {
+        Column::within(field, false)
+    }
+
+    /// Members of a NULL struct are NULL themselves, whatever their field says: who reads a member does not look at its struct again.
+    fn within(field: &Field, nullable_struct: bool) -> Result<Column> {
+        let nullable = field.is_nullable() || nullable_struct;
         let values = match field.data_type() {
             DataType::Null => Values::Null(0),
             DataType::Boolean => Values::Boolean(Vec::new()),
@@ -64,12 +70,13 @@ impl Column {
             DataType::Utf8 | DataType::Binary => Values::Bytes { ends: vec![0], bytes: Vec::new() },
             DataType::FixedSizeBinary(size) => Values::Fixed { size: *size as usize, len: 0, bytes: Vec::new() },
             DataType::List(item) | DataType::Map(item, _) => Values::List { ends: vec![0], item: Box::new(Column::new(item)?) },
-            DataType::Struct(members) => {
-                Values::Struct { len: 0, members: members.iter().map(|member| Column::new(member)).collect::<Result<_>>()? }
-            }
+            DataType::Struct(members) => Values::Struct {
+                len: 0,
+                members: members.iter().map(|member| Column::within(member, nullable)).collect::<Result<_>>()?,
+            },
             other => return Err(Error::failed(format!("column \"{}\": Avro has no values of type {other}", field.name()))),
         };
-        let nulls = field.is_nullable().then(|| NullBufferBuilder::new(0));
+        let nulls = nullable.then(|| NullBufferBuilder::new(0));
         Ok(Column { data_type: field.data_type().clone(), nulls, values })
     }
 
