@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Isolation, Log};
 use crate::record::{NextOffset, OffsetVector, TopicPartition};
 use crate::store::changelog::{CommitRecord, Fold};
@@ -43,11 +43,31 @@ pub struct Restored {
 /// `Config` when offsets and state are not of one commit, or the offsets lie outside the log; `Corrupt` when the changelog is broken;
 /// `Away` when the broker can't be asked.
 pub fn restore(plan: &Arc<Plan>, number: i32, sources: &Sources<'_>) -> Result<(Task, Restored)> {
-    let began = Instant::now();
     let partitions: Vec<TopicPartition> = plan.partitions(number).into_iter().map(|(_, partition)| partition).collect();
-    let committed = sources.log.committed(&plan.names.group(), &partitions)?;
+    let group = plan.names.group();
+    let committed = sources.log.committed(&group, &partitions)?;
+    let restored = restore_from(plan, number, &partitions, &committed, sources);
+    if let Err(error) = &restored
+        && matches!(error.kind, Kind::Config | Kind::Corrupt)
+        && sources.log.committed(&group, &partitions)? != committed
+    {
+        // This process slept, and another owns the task by now: what was read is of two commits, not damaged.
+        let message = format!("task {number} of group \"{group}\": another member committed while it was restored");
+        return Err(Error::new(Kind::Fenced, message));
+    }
+    restored
+}
+
+fn restore_from(
+    plan: &Arc<Plan>,
+    number: i32,
+    partitions: &[TopicPartition],
+    committed: &CommittedOffsets,
+    sources: &Sources<'_>,
+) -> Result<(Task, Restored)> {
+    let began = Instant::now();
     let mut states = BTreeMap::new();
-    for partition in &partitions {
+    for partition in partitions {
         let state = match committed.get(partition) {
             Some(committed) => progress::from_committed(partition, committed)?,
             None => progress::start(*sources.start.get(partition).unwrap_or(&NextOffset(0))),
@@ -83,7 +103,7 @@ pub fn restore(plan: &Arc<Plan>, number: i32, sources: &Sources<'_>) -> Result<(
             commit = record.number;
         }
         let record = last.map(|(_, record)| record);
-        if let Some(corrected) = agree(plan, number, &partitions, &committed, record.as_ref())? {
+        if let Some(corrected) = agree(plan, number, partitions, committed, record.as_ref())? {
             states = corrected;
             task = rebuild(plan, number, &states, sources, &mut restored)?;
         }

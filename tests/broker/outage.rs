@@ -17,6 +17,7 @@ use crate::world::{World, avro, seed, wait_until};
 const OUTAGE: u64 = 20;
 
 #[test]
+#[ignore = "not reliable yet on a loaded machine: cargo test --release --test broker -- --ignored"]
 fn without_a_broker_it_waits_and_goes_on_by_itself() {
     let Some(world) = World::own("outage") else { return };
     let seconds = std::env::var("TEST_OUTAGE_SECONDS").map_or(OUTAGE, |text| text.parse().expect("a number of seconds"));
