@@ -48,7 +48,7 @@ pub fn restore(plan: &Arc<Plan>, number: i32, sources: &Sources<'_>) -> Result<(
     let committed = sources.log.committed(&group, &partitions)?;
     let restored = restore_from(plan, number, &partitions, &committed, sources);
     if let Err(error) = &restored
-        && matches!(error.kind, Kind::Config | Kind::Corrupt)
+        && error.kind != Kind::Away
         && sources.log.committed(&group, &partitions)? != committed
     {
         // This process slept, and another owns the task by now: what was read is of two commits, not damaged.
