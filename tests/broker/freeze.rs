@@ -8,6 +8,7 @@ use crate::world::{World, seed, wait_until};
 const SHORT: &str = "[commit]\ntransaction_timeout = \"5s\"\n[kafka.properties]\n\"session.timeout.ms\" = \"4000\"\n\"heartbeat.interval.ms\" = \"1000\"\n";
 
 #[test]
+#[ignore = "passed once since its last fix; to be run ten times before CI relies on it: cargo test --release --test broker -- --ignored"]
 fn frozen_while_another_takes_over_it_wakes_and_does_no_harm() {
     let Some(world) = World::shared("freeze") else { return };
     let seed = seed();
