@@ -382,14 +382,15 @@ impl Task {
         std::mem::take(&mut self.wrapped)
     }
 
-    /// The offsets of the task with what a restart needs beside them.
+    /// The offsets of the next commit with what a restart needs beside them.
     fn offsets(&self) -> CommittedOffsets {
+        let commit = self.commit + 1;
         let feeds = self.feeds.iter().map(|feed| {
             let state = feed.state();
-            (feed.partition.clone(), CommittedOffset { next: state.position, metadata: progress::to_metadata(&state) })
+            (feed.partition.clone(), CommittedOffset { next: state.position, metadata: progress::to_metadata(&state, commit) })
         });
         let inboxes = self.inboxes.iter().map(|inbox| {
-            let metadata = progress::inbox_metadata();
+            let metadata = progress::inbox_metadata(commit);
             (inbox.partition.clone(), CommittedOffset { next: inbox.state.position, metadata })
         });
         feeds.chain(inboxes).collect()

@@ -75,6 +75,9 @@ fn restore_from(
     let mut task = Task::new(plan.clone(), id, &state)?;
     let (last, edges) = restore_stores(plan, &mut task, sources, &mut restored)?;
     let mut commit = 0;
+    for (partition, offset) in committed {
+        commit = commit.max(progress::commit_of(partition, offset)?);
+    }
     if !edges.is_empty() {
         commit = last.as_ref().map_or(0, |record| record.number);
         if let Some(corrected) = agree(plan, id, partitions, committed, last.as_ref())? {
@@ -244,6 +247,17 @@ fn agree(
                 show(state)
             ))
             .hint("offsets were moved by hand: put them back, or start over with \"tidemill reset\", or recompute with \"tidemill backfill\""));
+        }
+    }
+    for (partition, offset) in committed {
+        let commit = progress::commit_of(partition, offset)?;
+        if commit != record.number {
+            return Err(Error::config(format!(
+                "{partition}: group \"{}\" stands at commit {commit} of task {id}, the state of pipeline \"{pipeline}\" at commit {}",
+                plan.names.group(),
+                record.number
+            ))
+            .hint("offsets were moved by hand or a changelog was cut off: start over with \"tidemill reset\""));
         }
     }
     if plan.sub(id.sub).inboxes.is_empty() {

@@ -128,6 +128,8 @@ pub struct Worker {
     began: Instant,
     checkpointed_at: Instant,
     asked_ends_at: Option<Instant>,
+    /// What the caller gives a step.
+    patience: Duration,
     away_since: Option<Instant>,
     pub progress: Arc<Mutex<Progress>>,
 }
@@ -147,7 +149,8 @@ impl Worker {
         let producer = log.producer(&producer_settings(&run))?;
         let consumer = join(log.as_ref(), &run)?;
         let ends = run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish)).transpose()?;
-        let of_lead = |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
+        let of_lead =
+            |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
         let leads = run.plan.leads().iter().filter_map(of_lead).collect();
         Ok(Worker {
             core: Core::new(run.cadence, leads),
@@ -169,6 +172,7 @@ impl Worker {
             began: Instant::now(),
             checkpointed_at: Instant::now(),
             asked_ends_at: None,
+            patience: Duration::ZERO,
             away_since: None,
             progress: Arc::default(),
         })
@@ -265,6 +269,7 @@ impl Worker {
             return Ok(Step::Left);
         }
         self.retry_parked()?;
+        self.patience = wait;
         let wait = self.core.due_in_ms(self.now_ms()).map_or(wait, |due| wait.min(Duration::from_millis(due)));
         self.take_polled()?;
         let consumer = match &mut self.consumer {
@@ -425,7 +430,7 @@ impl Worker {
 
     /// What the group has committed says where repartition topics end, and whether other members are done.
     fn look_for_ends(&mut self) -> Result<()> {
-        if self.core.has_left() || self.asked_ends_at.is_some_and(|at| at.elapsed() < ENDS_EVERY) {
+        if self.core.has_left() || self.asked_ends_at.is_some_and(|at| at.elapsed() < ENDS_EVERY.min(self.patience)) {
             return Ok(());
         }
         self.asked_ends_at = Some(Instant::now());
