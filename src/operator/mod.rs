@@ -13,9 +13,15 @@ pub mod canonical;
 pub mod consolidate;
 mod evaluate;
 pub mod filter;
+mod held;
 pub mod ingest;
 mod key;
+pub mod materialize;
+mod position;
 pub mod project;
+mod state;
+pub mod table;
+pub mod temporal_join;
 
 use crate::error::{BadClass, Result};
 use crate::record::{Batch, Offset, Partition, Timestamp};

@@ -10,6 +10,7 @@ use arrow::datatypes::{DataType, Field};
 use super::{AggregateCall, AggregateSpec, Function};
 use crate::error::{Error, Result};
 use crate::operator::evaluate::broken;
+pub use crate::operator::state::state_column;
 use crate::record::Batch;
 
 use super::count::{Count, Distinct};
@@ -182,17 +183,6 @@ pub fn result(column: ArrayRef, output: &DataType) -> Result<ArrayRef> {
         return Ok(column);
     }
     cast(&column, output).map_err(|e| broken("an aggregate's result", e))
-}
-
-/// The state column `at` as an array of its type.
-///
-/// # Errors
-/// `Corrupt` when the column has another type.
-pub fn state_column<A: Array + 'static>(columns: &[ArrayRef], at: usize) -> Result<&A> {
-    columns[at]
-        .as_any()
-        .downcast_ref::<A>()
-        .ok_or_else(|| Error::corrupt(format!("a state column has type {}", columns[at].data_type())))
 }
 
 /// Collects values of the given slots.

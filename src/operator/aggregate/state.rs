@@ -9,9 +9,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::accumulator::{Accumulator, state_column, state_field};
 use super::slots::Slots;
 use super::{Aggregate, AggregateSpec};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::operator::canonical::key_groups;
 use crate::operator::evaluate::{broken, record_batch};
+use crate::operator::state::check_schema;
 use crate::store::{Slice, Store};
 use crate::watermark::Watermark;
 
@@ -91,14 +92,7 @@ impl Store for Aggregate {
     }
 
     fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
-        if rows.schema_ref().fields() != self.state.schema.fields() {
-            return Err(Error::corrupt(format!(
-                "the state has columns {}, its changelog {}",
-                names(&self.state.schema),
-                names(rows.schema_ref())
-            ))
-            .hint("the state was written by another version of the pipeline: reset it"));
-        }
+        check_schema(&self.state.schema, rows)?;
         let columns = rows.columns();
         let keys = self.shape.encode(&columns[..self.keys.len()])?;
         let mut at = self.keys.len();
@@ -254,8 +248,4 @@ impl Aggregate {
         }
         record_batch(&self.state.schema, columns, slots.len()).map_err(|e| broken("rows of state", e))
     }
-}
-
-fn names(schema: &Schema) -> String {
-    schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
 }
