@@ -203,7 +203,10 @@ impl TemporalJoin {
         let keys: Vec<ArrayRef> = self.spec.right_keys.iter().map(|c| batch.rows.column(*c).clone()).collect();
         let columns = self.spec.right_columns.iter().map(|c| batch.rows.column(*c).clone()).collect();
         let rows = record_batch(self.versions.held.schema(), columns, batch.num_rows());
-        self.versions.push(batch, &keys, rows.map_err(|e| broken("versions", e))?)
+        self.versions.push(batch, &keys, rows.map_err(|e| broken("versions", e))?)?;
+        // A version at the edge itself takes the place of the one before it at once.
+        self.versions.prune(self.edge);
+        Ok(())
     }
 
     fn assert_ahead(&self, what: &str, first: i64) {

@@ -69,11 +69,9 @@ impl TemporalJoin {
         self.spec.left.fields().len()
     }
 
-    /// Rows of state: all versions of some keys.
-    fn export_versions(&self, keys: &[u32]) -> Result<RecordBatch> {
-        let by_key = |key: &u32| &self.versions.by_key[*key as usize];
-        let numbers: Vec<u32> = keys.iter().flat_map(|key| same(*key, by_key(key).len())).collect();
-        let versions: Vec<Version> = keys.iter().flat_map(|key| by_key(key).iter().copied()).collect();
+    /// Rows of state: versions with the numbers of their keys.
+    fn export_versions(&self, versions: &[(u32, Version)]) -> Result<RecordBatch> {
+        let (numbers, versions): (Vec<u32>, Vec<Version>) = versions.iter().copied().unzip();
         let count = versions.len();
         let mut columns = self.versions.shape.decode(&self.versions.keys, &numbers)?;
         let groups = canonical::key_groups(&columns, count);
@@ -132,10 +130,10 @@ impl TemporalJoin {
         record_batch(&self.state, columns, count).map_err(|e| broken("rows of state", e))
     }
 
-    fn export(&self, keys: &[u32], rows: &[u32]) -> Result<Option<RecordBatch>> {
+    fn export(&self, versions: &[(u32, Version)], rows: &[u32]) -> Result<Option<RecordBatch>> {
         let mut parts = Vec::new();
-        if !keys.is_empty() {
-            parts.push(self.export_versions(keys)?);
+        if !versions.is_empty() {
+            parts.push(self.export_versions(versions)?);
         }
         if !rows.is_empty() {
             parts.push(self.export_waiting(rows)?);
@@ -205,26 +203,22 @@ impl Store for TemporalJoin {
     }
 
     fn slice(&mut self, rows: usize) -> Result<Slice> {
-        let (mut keys, mut count) = (Vec::new(), 0);
-        while count < rows.max(1) && (self.cursor.key as usize) < self.versions.by_key.len() {
-            let versions = self.versions.by_key[self.cursor.key as usize].len();
-            if versions > 0 {
-                keys.push(self.cursor.key);
-                count += versions;
-            }
+        let mut versions: Vec<(u32, Version)> = Vec::new();
+        while versions.len() < rows.max(1) && (self.cursor.key as usize) < self.versions.by_key.len() {
+            versions.extend(self.versions.of(self.cursor.key));
             self.cursor.key += 1;
         }
         let (mut waiting, mut wrapped) = (Vec::new(), false);
-        if count < rows.max(1) {
+        if versions.len() < rows.max(1) {
             let next;
-            (waiting, next) = self.buffer.slice(self.cursor.row, rows.max(1) - count);
+            (waiting, next) = self.buffer.slice(self.cursor.row, rows.max(1) - versions.len());
             self.cursor.row = next.unwrap_or(0);
             wrapped = next.is_none();
         }
         if wrapped {
             self.cursor = Cursor::START;
         }
-        Ok(Slice { rows: self.export(&keys, &waiting)?, wrapped })
+        Ok(Slice { rows: self.export(&versions, &waiting)?, wrapped })
     }
 
     fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
@@ -273,9 +267,8 @@ impl Store for TemporalJoin {
     }
 
     fn image(&self, rows: usize) -> Result<Vec<RecordBatch>> {
-        let keys = (0..self.versions.by_key.len() as u32).filter(|key| !self.versions.by_key[*key as usize].is_empty());
-        let keys: Vec<u32> = keys.collect();
-        let mut parts = keys.chunks(rows.max(1)).map(|part| self.export_versions(part)).collect::<Result<Vec<_>>>()?;
+        let versions: Vec<_> = (0..self.versions.by_key.len() as u32).flat_map(|key| self.versions.of(key)).collect();
+        let mut parts = versions.chunks(rows.max(1)).map(|part| self.export_versions(part)).collect::<Result<Vec<_>>>()?;
         for part in self.buffer.rows().chunks(rows.max(1)) {
             parts.push(self.export_waiting(part)?);
         }

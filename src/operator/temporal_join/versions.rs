@@ -56,6 +56,8 @@ pub struct Versions {
 struct Touched {
     before: Vec<Version>,
     grown: bool,
+    /// The last tombstone that took all before it along.
+    over: Option<Version>,
 }
 
 impl Versions {
@@ -130,7 +132,7 @@ impl Versions {
 
     fn touch(&mut self, key: u32) -> &mut Touched {
         let before = &self.by_key[key as usize];
-        self.touched.entry(key).or_insert_with(|| Touched { before: before.clone(), grown: false })
+        self.touched.entry(key).or_insert_with(|| Touched { before: before.clone(), grown: false, over: None })
     }
 
     /// Notes when versions `from..from + count` of the key let something go: those that have one before them, and tombstones.
@@ -163,7 +165,9 @@ impl Versions {
             let over = below.checked_sub(1).is_some_and(|newest| versions[newest].row == NONE && !self.first_known);
             let gone = if over { below } else { below.saturating_sub(1) };
             if gone > 0 {
-                self.touch(key);
+                let newest = versions[below - 1];
+                let touched = self.touch(key);
+                touched.over = if over { Some(newest) } else { touched.over };
                 self.count -= gone;
                 let versions = &mut self.by_key[key as usize];
                 for version in versions.drain(..gone).filter(|version| version.row != NONE) {
@@ -174,12 +178,18 @@ impl Versions {
         }
     }
 
-    /// Keys to which versions came since the last `keep`, by number.
-    pub fn grown(&self) -> Vec<u32> {
-        let grown = self.touched.iter().filter(|(key, t)| t.grown && !self.by_key[**key as usize].is_empty());
-        let mut keys: Vec<u32> = grown.map(|(key, _)| *key).collect();
+    /// All versions of the keys to which some came since the last `keep`. A tombstone that came and went is among them: what it took
+    /// along may have been written before.
+    pub fn grown(&self) -> Vec<(u32, Version)> {
+        let mut keys: Vec<u32> = self.touched.iter().filter(|(_, touched)| touched.grown).map(|(key, _)| *key).collect();
         keys.sort_unstable();
-        keys
+        let over = |key: u32| self.touched[&key].over.map(|version| (key, version));
+        keys.into_iter().flat_map(|key| over(key).into_iter().chain(self.of(key))).collect()
+    }
+
+    /// The versions of a key.
+    pub fn of(&self, key: u32) -> impl Iterator<Item = (u32, Version)> {
+        self.by_key[key as usize].iter().map(move |version| (key, *version))
     }
 
     /// The commit succeeded. Returns the new numbers of the keys, in order, if they were numbered anew.
