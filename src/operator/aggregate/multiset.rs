@@ -132,7 +132,7 @@ impl Accumulator for DistinctOfBag {
     }
 
     fn export(&self, slots: &[u32]) -> Result<Vec<ArrayRef>> {
-        let values = BinaryArray::from_iter_values(self.bags.each(slots).map(|(value, _)| value));
+        let values: BinaryArray = self.bags.each(slots).map(|(value, _)| Some(value)).collect();
         Ok(vec![self.bags.lists(slots, column(values)), self.bags.counts(slots)])
     }
 
