@@ -10,7 +10,7 @@ use crate::error::Result;
 use crate::record::{Batch, Partition};
 
 /// Holds weighted rows until `flush`, then emits per key the last inserted row (weight +1), or, when only retractions are left, a row
-/// with weight -1 whose key columns count (a tombstone). Order of arrival decides, which within one task is a function of the log.
+/// with weight -1 whose key columns count (a tombstone); nothing, when the first row taken back equals the last inserted. Order of arrival decides, which within one task is a function of the log.
 #[derive(Clone, Debug)]
 pub struct ConsolidateSpec {
     /// The sink's PRIMARY KEY in the input.
@@ -34,6 +34,8 @@ type Place = (usize, usize);
 struct Touched {
     /// Where to find the key's columns: its latest row.
     latest: Place,
+    /// The first row that was taken back and had come in an earlier commit.
+    old: Option<Place>,
     /// Rows inserted and not retracted since.
     last: Option<Place>,
     earlier: Vec<Place>,
@@ -53,7 +55,7 @@ impl Consolidate {
 
     fn touch(&mut self, number: usize, place: Place, weight: i8) {
         if number == self.touched.len() {
-            self.touched.push(Touched { latest: place, last: None, earlier: Vec::new() });
+            self.touched.push(Touched { latest: place, old: None, last: None, earlier: Vec::new() });
         }
         let key = &mut self.touched[number];
         key.latest = place;
@@ -68,7 +70,15 @@ impl Consolidate {
             key.last = key.earlier.pop();
         } else if let Some(at) = key.earlier.iter().rposition(|earlier| row(*earlier) == retracted) {
             key.earlier.remove(at);
+        } else {
+            key.old.get_or_insert(place);
         }
+    }
+
+    /// Whether the key has the row that it had before the commit.
+    fn unchanged(&self, key: &Touched) -> bool {
+        let row = |(batch, row): Place| self.held[batch].rows.slice(row, 1);
+        matches!((key.old, key.last), (Some(old), Some(last)) if row(old) == row(last))
     }
 }
 
@@ -100,7 +110,7 @@ impl Operator for Consolidate {
     fn flush(&mut self, out: &mut Output) -> Result<()> {
         // Rows of one origin stay one batch: a row that the sink can't write becomes the dead letter of its record.
         let mut origins: Vec<((u16, Partition, bool), Vec<(Place, i8)>)> = Vec::new();
-        for key in &self.touched {
+        for key in self.touched.iter().filter(|key| !self.unchanged(key)) {
             let (place, weight) = key.last.map_or((key.latest, -1), |last| (last, 1));
             let batch = &self.held[place.0];
             let origin = (batch.source, batch.partition, batch.derived);

@@ -57,6 +57,10 @@ impl KeyShape {
         Ok(KeyShape { types, kind })
     }
 
+    pub fn types(&self) -> &[DataType] {
+        &self.types
+    }
+
     pub fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedKeys> {
         assert_eq!(columns.len(), self.types.len(), "a key has the columns that it was planned with");
         let failed = |e| broken("encode keys", e);
@@ -186,6 +190,66 @@ impl KeyTable {
             KeyTable::Unit { present } => usize::from(*present),
             KeyTable::Integer { values, .. } => values.len(),
             KeyTable::Bytes { ends, .. } => ends.len(),
+        }
+    }
+
+    /// The number of the key of one row, if it is known.
+    pub fn find(&self, keys: &EncodedKeys, row: usize) -> Option<u32> {
+        match (self, keys) {
+            (KeyTable::Unit { present }, EncodedKeys::Unit) => present.then_some(0),
+            (KeyTable::Integer { null, .. }, EncodedKeys::Integer(keys)) if keys.is_null(row) => *null,
+            (KeyTable::Integer { table, .. }, EncodedKeys::Integer(keys)) => {
+                let key = keys.value(row);
+                table.find(hash_integer(key), |(known, _)| *known == key).map(|(_, number)| *number)
+            }
+            (KeyTable::Bytes { null, .. }, EncodedKeys::Text(text)) if text.is_null(row) => *null,
+            (KeyTable::Bytes { arena, ends, table, .. }, keys) => {
+                let key = match keys {
+                    EncodedKeys::Text(text) => text.value(row).as_bytes(),
+                    EncodedKeys::Rows(rows) => rows.row(row).data(),
+                    _ => unreachable!("a table belongs to the shape that made it"),
+                };
+                let hash = xxh3_64(key);
+                let equal = |(known, number): &(u64, u32)| *known == hash && range_of(arena, ends, *number) == key;
+                table.find(hash, equal).map(|(_, number)| *number)
+            }
+            _ => unreachable!("a table belongs to the shape that made it"),
+        }
+    }
+
+    /// The keys of the given numbers alone, numbered anew in the order given: what is left after many keys have gone.
+    pub fn subset(&self, numbers: &[u32]) -> KeyTable {
+        match self {
+            KeyTable::Unit { .. } => KeyTable::Unit { present: !numbers.is_empty() },
+            KeyTable::Integer { values, null, .. } => {
+                let mut table = HashTable::with_capacity(numbers.len());
+                let mut new_null = None;
+                for (at, number) in numbers.iter().enumerate() {
+                    if *null == Some(*number) {
+                        new_null = Some(at as u32);
+                        continue;
+                    }
+                    let key = values[*number as usize];
+                    table.insert_unique(hash_integer(key), (key, at as u32), |(known, _)| hash_integer(*known));
+                }
+                KeyTable::Integer { values: numbers.iter().map(|n| values[*n as usize]).collect(), null: new_null, table }
+            }
+            KeyTable::Bytes { null, .. } => {
+                let (mut arena, mut ends, mut new_null) = (Vec::new(), Vec::with_capacity(numbers.len()), None);
+                let mut table = HashTable::with_capacity(numbers.len());
+                for (at, number) in numbers.iter().enumerate() {
+                    let key = self.bytes(*number);
+                    arena.extend_from_slice(key);
+                    ends.push(arena.len());
+                    if *null == Some(*number) {
+                        new_null = Some(at as u32);
+                    } else {
+                        let hash = xxh3_64(key);
+                        table.insert_unique(hash, (hash, at as u32), |(known, _)| *known);
+                    }
+                }
+                KeyTable::Bytes { arena, ends, null: new_null, table }
+            }
         }
     }
 

@@ -15,7 +15,7 @@ use super::expression;
 use super::fault::{Fault, Place, Result, list};
 use super::lower::{Distribution, Edge, Lineage, Lowered, Lowering, columns_of, place_in, unaliased};
 use super::types::{sql_name, storable};
-use crate::operator::aggregate::{AggregateCall, AggregateSpec, Function, Group, WindowColumn};
+use crate::operator::aggregate::{AggregateCall, AggregateSpec, Function, Group, Phase, WindowColumn};
 
 impl Lowering<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &logical_plan::Aggregate, needed: &BTreeSet<usize>) -> Result<Lowered> {
@@ -67,6 +67,8 @@ impl Lowering<'_> {
             calls: specs,
             schema: Arc::clone(&output),
             order_free: !input.ordered,
+            retracts: false,
+            phase: Phase::Complete,
         };
         let node = self.add(Operation::Aggregate(spec), vec![input.node], output);
         let updating = updating.then(|| self.nodes[node].id.clone());

@@ -7,12 +7,15 @@
 //! committed).
 
 mod accumulator;
+mod bag;
 mod change;
 mod count;
 mod deviation;
 mod expansion;
 mod extreme;
 mod library;
+mod multiset;
+mod partial;
 mod place;
 mod slots;
 mod state;
@@ -52,9 +55,30 @@ pub struct AggregateSpec {
     /// The columns of the output after the groups.
     pub calls: Vec<AggregateCall>,
     pub schema: SchemaRef,
-    /// Rows of one group may come from several source partitions (a union, a shuffle) or be retracted: sums of doubles then use
-    /// an exact accumulator.
+    /// Rows of one group may come from several source partitions (a union, a shuffle): sums of doubles then use an exact accumulator.
     pub order_free: bool,
+    /// Rows may be taken back (a table, the changes of another aggregate): MIN, MAX, FIRST_VALUE, LAST_VALUE and COUNT DISTINCT then
+    /// keep all values with their counts, and a group whose last row is taken back disappears.
+    pub retracts: bool,
+    /// Half of an aggregate that is split by a shuffle: all else in the spec, `input` and `schema` included, is that of the whole.
+    pub phase: Phase,
+}
+
+/// Which part of an aggregate runs here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Complete,
+    /// Before a shuffle: takes `input`, emits [`AggregateSpec::partial_schema`] when its edge closes a window.
+    Local,
+    /// Behind a shuffle: takes [`AggregateSpec::partial_schema`], emits `schema`.
+    Global,
+}
+
+impl AggregateSpec {
+    /// Whether results may not depend on the order of arrival.
+    fn exact(&self) -> bool {
+        self.order_free || self.retracts || self.phase != Phase::Complete
+    }
 }
 
 /// Where the window of a row stands in the aggregate's input.
@@ -138,6 +162,8 @@ pub struct Aggregate {
     keys: Vec<Arc<dyn PhysicalExpr>>,
     shape: KeyShape,
     accumulators: Vec<Box<dyn Accumulator>>,
+    /// Of the rows between two halves.
+    partial: SchemaRef,
     slots: Slots,
     /// Results at the last flush of the groups touched since, in parts (updating aggregates only).
     before: Vec<Before>,
@@ -147,6 +173,7 @@ pub struct Aggregate {
 /// Results of groups before they were touched.
 struct Before {
     slots: Vec<u32>,
+    event_times: Vec<i64>,
     rows: Results,
 }
 
@@ -170,10 +197,12 @@ impl Aggregate {
         if spec.window.is_none() && keys.len() < spec.groups.len() {
             return Err(Error::failed("a window column in GROUP BY, but no window"));
         }
+        Aggregate::refuse_phase(&spec)?;
         let shape = KeyShape::new(types.clone()).map_err(|e| e.context("GROUP BY"))?;
         let accumulators = spec.calls.iter().map(|call| accumulator(&spec, call)).collect::<Result<Vec<_>>>()?;
         let state = State::new(&spec, &types, &accumulators);
-        Ok(Aggregate { spec, keys, shape, accumulators, slots: Slots::default(), before: Vec::new(), state })
+        let partial = spec.partial_schema()?;
+        Ok(Aggregate { spec, keys, shape, accumulators, partial, slots: Slots::default(), before: Vec::new(), state })
     }
 
     /// Groups with a window still open: what a bounded run leaves unemitted.
@@ -193,6 +222,9 @@ impl Group {
 
 impl Operator for Aggregate {
     fn push(&mut self, _port: usize, batch: Batch, out: &mut Output) -> Result<()> {
+        if self.spec.phase == Phase::Global {
+            return self.merge(&batch);
+        }
         let Some((batch, ends)) = self.accepted(batch, out)? else { return Ok(()) };
         let found = isolate(&batch.rows, |rows: &RecordBatch| self.evaluate(rows))?;
         let (batch, ends) = match &found.keep {
@@ -219,7 +251,10 @@ impl Operator for Aggregate {
         if edge > self.slots.edge {
             let closing = self.slots.closing(edge);
             for part in closing.chunks(EMITTED_ROWS) {
-                self.emit(part, out)?;
+                match self.spec.phase {
+                    Phase::Local => self.emit_partial(part, out)?,
+                    Phase::Complete | Phase::Global => self.emit(part, out)?,
+                }
             }
             self.slots.close(edge);
         }
@@ -245,11 +280,11 @@ impl Operator for Aggregate {
         if changes.is_empty() {
             return Ok(());
         }
-        let event_times = changes.rows.iter().map(|row| self.slots.event_times[slots[*row as usize] as usize]);
-        let event_times = Int64Array::from_iter_values(event_times);
+        let event_times = Int64Array::from(changes.event_times);
         let keys = taken(&keys, &UInt32Array::from(changes.rows))?;
         let columns = self.output_columns(keys, changes.columns, &[])?;
-        out.batches.push(self.derived(columns, event_times, Some(Int8Array::from(changes.weights)))?);
+        let schema = &self.spec.schema;
+        out.batches.push(derived(schema, columns, event_times, Some(Int8Array::from(changes.weights)))?);
         Ok(())
     }
 
@@ -331,8 +366,36 @@ impl Aggregate {
 
     fn update(&mut self, batch: &Batch, ends: Option<&[i64]>, evaluated: &EvaluatedRows) -> Result<()> {
         self.refuse_retractions(batch)?;
-        let keys = self.shape.encode(&evaluated.keys)?;
-        let touched = self.slots.intern(&self.shape, &keys, ends, batch.num_rows());
+        let slots = self.touch(&evaluated.keys, ends, batch.num_rows())?;
+        for (row, slot) in slots.iter().map(|slot| *slot as usize).enumerate() {
+            let time = &mut self.slots.event_times[slot];
+            *time = (*time).max(batch.event_times.value(row));
+            if self.spec.retracts {
+                let rows = &mut self.slots.rows[slot];
+                *rows += i64::from(batch.weight(row));
+                // A group that comes again is a new one, wherever the commits fall.
+                if *rows == 0 {
+                    *time = i64::MIN;
+                }
+            }
+        }
+        for (accumulator, call) in self.accumulators.iter_mut().zip(&evaluated.calls) {
+            match &call.filter {
+                None => accumulator.update(&Input { slots: &slots, args: &call.args, batch })?,
+                Some(keep) => {
+                    let slots: Vec<u32> = keep.values().set_indices().map(|row| slots[row]).collect();
+                    let batch = batch.filter(keep).map_err(|e| broken("filter", e))?;
+                    accumulator.update(&Input { slots: &slots, args: &call.args, batch: &batch })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds or makes the slot of every row; saves what a failed commit and the next flush need of them.
+    fn touch(&mut self, keys: &[ArrayRef], ends: Option<&[i64]>, rows: usize) -> Result<Vec<u32>> {
+        let keys = self.shape.encode(keys)?;
+        let touched = self.slots.intern(&self.shape, &keys, ends, rows);
         for accumulator in &mut self.accumulators {
             accumulator.grow(self.slots.capacity());
             touched.created.iter().for_each(|slot| accumulator.reset(*slot));
@@ -342,46 +405,18 @@ impl Aggregate {
         let before: Vec<u32> = touched.first_since_flush.iter().copied().filter(|slot| self.alive(*slot)).collect();
         if !before.is_empty() {
             let rows = self.results(&before)?;
-            self.before.push(Before { slots: before, rows });
+            let event_times = before.iter().map(|slot| self.slots.event_times[*slot as usize]).collect();
+            self.before.push(Before { slots: before, event_times, rows });
         }
-
-        let event_times = &mut self.slots.event_times;
-        for (slot, time) in touched.slots.iter().zip(batch.event_times.values()) {
-            let known = &mut event_times[*slot as usize];
-            *known = (*known).max(*time);
-        }
-        if self.spec.order_free {
-            for (row, slot) in touched.slots.iter().enumerate() {
-                self.slots.rows[*slot as usize] += i64::from(batch.weight(row));
-            }
-        }
-        for (accumulator, call) in self.accumulators.iter_mut().zip(&evaluated.calls) {
-            match &call.filter {
-                None => accumulator.update(&Input { slots: &touched.slots, args: &call.args, batch })?,
-                Some(keep) => {
-                    let slots: Vec<u32> = keep.values().set_indices().map(|row| touched.slots[row]).collect();
-                    let batch = batch.filter(keep).map_err(|e| broken("filter", e))?;
-                    accumulator.update(&Input { slots: &slots, args: &call.args, batch: &batch })?;
-                }
-            }
-        }
-        Ok(())
+        Ok(touched.slots)
     }
 
     fn refuse_retractions(&self, batch: &Batch) -> Result<()> {
-        if !batch.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|w| *w < 0)) {
-            return Ok(());
-        }
-        if !self.spec.order_free {
+        let retracts = batch.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|w| *w < 0));
+        if retracts && !self.spec.retracts {
             return Err(Error::failed("rows are retracted from an aggregate that was planned without retractions"));
         }
-        match self.accumulators.iter().zip(&self.spec.calls).find(|(accumulator, _)| !accumulator.retracts()) {
-            Some((_, call)) => {
-                Err(Error::config(format!("{} over rows that are retracted is not supported", call.function.name()))
-                    .hint("aggregate a stream, or use COUNT, SUM or AVG"))
-            }
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     /// Results of the given slots, without the groups' columns.
@@ -423,7 +458,7 @@ impl Aggregate {
         let ends: Vec<i64> = slots.iter().map(|slot| self.slots.ends[*slot as usize]).collect();
         let event_times = ends.iter().map(|end| end - 1000).collect::<Vec<_>>().into();
         let columns = self.output_columns(keys, results.columns, &ends)?;
-        out.batches.push(self.derived(columns, event_times, None)?);
+        out.batches.push(derived(&self.spec.schema, columns, event_times, None)?);
         Ok(())
     }
 
@@ -459,21 +494,22 @@ impl Aggregate {
         columns.extend(results);
         Ok(columns)
     }
+}
 
-    fn derived(&self, columns: Vec<ArrayRef>, event_times: Int64Array, weights: Option<Int8Array>) -> Result<Batch> {
-        let count = event_times.len();
-        let rows = record_batch(&self.spec.schema, columns, count).map_err(|e| broken("the result of an aggregate", e))?;
-        Ok(Batch {
-            rows,
-            source: 0,
-            partition: Partition(0),
-            offsets: Int64Array::from_value(0, count),
-            event_times,
-            row_watermarks: Int64Array::from_value(Watermark::MIN.0, count),
-            weights,
-            derived: true,
-        })
-    }
+/// Rows that no source record stands behind.
+fn derived(schema: &SchemaRef, columns: Vec<ArrayRef>, event_times: Int64Array, weights: Option<Int8Array>) -> Result<Batch> {
+    let count = event_times.len();
+    let rows = record_batch(schema, columns, count).map_err(|e| broken("the result of an aggregate", e))?;
+    Ok(Batch {
+        rows,
+        source: 0,
+        partition: Partition(0),
+        offsets: Int64Array::from_value(0, count),
+        event_times,
+        row_watermarks: Int64Array::from_value(Watermark::MIN.0, count),
+        weights,
+        derived: true,
+    })
 }
 
 /// A record is late when every window that it fell into refuses it: copies of one record stand next to one another.
