@@ -35,7 +35,8 @@ mod refuse;
 mod sink;
 /// CREATE STREAM.
 mod source;
-mod stopgap;
+/// Flink's spelling of expressions for the planner.
+mod spelling;
 /// SQL types.
 mod types;
 /// TUMBLE and HOP.

@@ -3,8 +3,8 @@
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, Query, Select,
-    SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, Visit, Visitor,
+    BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, Query,
+    Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, UnaryOperator, Value, Visit, Visitor,
 };
 
 use super::dialect::TABLE_ARGUMENT;
@@ -154,6 +154,9 @@ fn check_select(select: &Select) -> Result<()> {
         _ => {}
     }
     refuse(select.top.is_some(), "TOP")?;
+    refuse(select.exclude.is_some(), "EXCLUDE")?;
+    refuse(select.select_modifiers.is_some(), "this form of SELECT")?;
+    refuse(!select.optimizer_hints.is_empty(), "a hint")?;
     refuse(select.into.is_some(), "SELECT INTO")?;
     refuse(!select.lateral_views.is_empty(), "LATERAL VIEW")?;
     refuse(select.prewhere.is_some(), "PREWHERE")?;
@@ -186,6 +189,11 @@ fn check_select(select: &Select) -> Result<()> {
 
 fn check_factor(factor: &TableFactor) -> Result<()> {
     let place = Place::of(factor.span());
+    if let TableFactor::Table { alias: Some(alias), .. } | TableFactor::Derived { alias: Some(alias), .. } = factor
+        && alias.at.is_some()
+    {
+        return Err(not_yet("AT", Place::of(alias.name.span).or(place)));
+    }
     match factor {
         TableFactor::Table { version: Some(_), .. } => Err(joins(place).hint("FOR SYSTEM_TIME AS OF belongs to a join")),
         TableFactor::Table { sample: Some(_), .. } => Err(not_yet("TABLESAMPLE", place)),
@@ -209,6 +217,61 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
     }
 }
 
+/// Expressions without refusals of their own.
+fn is_plain(expr: &Expr) -> bool {
+    matches!(
+        expr,
+        Expr::Identifier(_)
+            | Expr::CompoundIdentifier(_)
+            | Expr::CompoundFieldAccess { .. }
+            | Expr::IsFalse(_)
+            | Expr::IsNotFalse(_)
+            | Expr::IsTrue(_)
+            | Expr::IsNotTrue(_)
+            | Expr::IsNull(_)
+            | Expr::IsNotNull(_)
+            | Expr::IsUnknown(_)
+            | Expr::IsNotUnknown(_)
+            | Expr::IsDistinctFrom(..)
+            | Expr::IsNotDistinctFrom(..)
+            | Expr::InList { .. }
+            | Expr::Between { .. }
+            | Expr::Like { .. }
+            | Expr::ILike { .. }
+            | Expr::SimilarTo { .. }
+            | Expr::Extract { .. }
+            | Expr::Ceil { .. }
+            | Expr::Floor { .. }
+            | Expr::Position { .. }
+            | Expr::Substring { .. }
+            | Expr::Trim { .. }
+            | Expr::Overlay { .. }
+            | Expr::Nested(_)
+            | Expr::Value(_)
+            | Expr::TypedString(_)
+            | Expr::Case { .. }
+            | Expr::Map(_)
+            | Expr::Array(_)
+            | Expr::Interval(_)
+    )
+}
+
+fn check_operator(op: &BinaryOperator) -> Result<()> {
+    use BinaryOperator::*;
+    match op {
+        Plus | Minus | Multiply | Divide | Modulo | StringConcat => Ok(()),
+        Gt | Lt | GtEq | LtEq | Eq | NotEq | And | Or => Ok(()),
+        Arrow => Err(not_yet("a lambda, or the operator ->", None)),
+        DuckIntegerDivide | MyIntegerDivide => {
+            Err(not_yet(&format!("the operator {op}"), None).hint("/ of whole numbers is whole"))
+        }
+        PGRegexMatch | PGRegexIMatch | Regexp => {
+            Err(not_yet(&format!("the operator {op}"), None).hint("write REGEXP(text, 'pattern')"))
+        }
+        _ => Err(not_yet(&format!("the operator {op}"), None)),
+    }
+}
+
 impl Walk<'_> {
     fn check_expr(&self, expr: &Expr) -> Result<()> {
         let place = Place::of(expr.span());
@@ -223,7 +286,19 @@ impl Walk<'_> {
             Expr::AnyOp { .. } | Expr::AllOp { .. } => Err(not_yet("ANY and ALL", place)),
             Expr::GroupingSets(_) | Expr::Cube(_) | Expr::Rollup(_) => Err(not_yet("GROUPING SETS, CUBE and ROLLUP", place)),
             Expr::Function(function) => self.check_function(function),
-            _ => Ok(()),
+            Expr::BinaryOp { op, .. } => check_operator(op).map_err(|f| f.at(place)),
+            Expr::UnaryOp { op: UnaryOperator::Plus | UnaryOperator::Minus | UnaryOperator::Not, .. } => Ok(()),
+            Expr::UnaryOp { op, .. } => Err(not_yet(&format!("the operator {op}"), place)),
+            Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => Err(not_yet("LIKE ANY", place)),
+            Expr::RLike { .. } => Err(not_yet("RLIKE", place).hint("write REGEXP(text, 'pattern')")),
+            Expr::AtTimeZone { .. } => Err(not_yet("AT TIME ZONE", place).hint("times are in UTC")),
+            Expr::Tuple(_) => Err(not_yet("a row of values", place).hint("compare or group the columns one by one")),
+            Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
+                Err(Fault::new(format!("the parameter {} has no value", value.value)).at(place).hint("write the value itself"))
+            }
+            Expr::Cast { array: false, format: None, .. } => Ok(()),
+            expr if is_plain(expr) => Ok(()),
+            other => Err(not_yet(&other.to_string(), place)),
         }
     }
 
@@ -239,6 +314,9 @@ impl Walk<'_> {
                 _ => "aggregate over TUMBLE or HOP with GROUP BY window_start, window_end",
             };
             return Err(not_yet(&format!("{} OVER (...)", name.to_uppercase()), place).hint(hint));
+        }
+        if !matches!(function.parameters, FunctionArguments::None) {
+            return Err(not_yet(&format!("{} with two lists of arguments", name.to_uppercase()), place));
         }
         if !function.within_group.is_empty() && lower != "percentile_cont" {
             return Err(not_yet("WITHIN GROUP", place));
@@ -265,8 +343,19 @@ impl Walk<'_> {
         }
         let window = ["tumble", "hop", "cumulate", "session", "descriptor", TABLE_ARGUMENT];
         let known = self.functions.scalars.contains_key(&lower) || self.functions.aggregates.contains_key(&lower);
+        let aggregate = self.functions.aggregates.contains_key(&lower);
+        if known && !aggregate {
+            // The planner would leave these out without a word.
+            let distinct = matches!(&function.args, FunctionArguments::List(list) if list.duplicate_treatment.is_some());
+            let what = if function.filter.is_some() { Some("FILTER") } else { distinct.then_some("DISTINCT") };
+            if let Some(what) = what {
+                let text = format!("{what} belongs to an aggregate, and {} is none", name.to_uppercase());
+                return Err(Fault::new(text).at(place).hint("write CASE WHEN ... END for a condition"));
+            }
+        }
+        let spelled = super::spelling::is_spelled(&lower);
         // `map` and `make_map` are the planner's.
-        if !known && !window.contains(&lower.as_str()) && !["map", "make_map"].contains(&lower.as_str()) {
+        if !known && !spelled && !window.contains(&lower.as_str()) && !["map", "make_map"].contains(&lower.as_str()) {
             let fault = Fault::new(format!("function \"{name}\" is not known")).at(place);
             let names = self.functions.scalars.keys().chain(self.functions.aggregates.keys());
             let mut names: Vec<&str> = names.map(String::as_str).collect();
