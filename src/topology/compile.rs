@@ -8,7 +8,6 @@ use datafusion_sql::sqlparser::ast::{self, Query};
 use super::ddl::{Body, Name, Parsed, parse};
 use super::fault::{Fault, Place, Result, list};
 use super::function::Functions;
-use super::interval::DAY;
 use super::lower::{Input, Lowering};
 use super::plan::Catalog;
 use super::sink::{Insert, Target};
@@ -96,15 +95,6 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     let used: BTreeMap<String, BTreeSet<usize>> =
         lowering.inputs.iter().filter(|(_, i)| i.node.is_some()).map(|(name, i)| (name.clone(), i.used.clone())).collect();
     let read: Vec<&Stream> = streams.iter().filter(|s| used.contains_key(&s.name)).collect();
-    if let Some(zone) = settings.get("table.local-time-zone")
-        && zone != "UTC"
-        && lowering.nodes.iter().any(|n| matches!(&n.operation, Operation::Assign(a) if a.size_micros >= DAY))
-    {
-        return Err(Fault::new(format!(
-            "'table.local-time-zone' = '{zone}': windows of a day or more in another zone than UTC are not in this release"
-        ))
-        .hint("use UTC, or give the window an offset"));
-    }
     let pruned = inputs(&streams, &plan, |stream| used.get(&stream.name).cloned().unwrap_or_default())?;
     let (mut lowering, sinks) = write_all(&catalog, pruned, &writings, &targets)?;
     let mut sources = Vec::new();
@@ -171,7 +161,10 @@ fn check_setting(key: &Name, value: &Name) -> Result<()> {
         "nondeterministic" if ["true", "false"].contains(&text) => Ok(()),
         "nondeterministic" => Err(Fault::new(format!("'nondeterministic' is 'true' or 'false', not '{text}'")).at(value.place)),
         "table.local-time-zone" => match text.parse::<chrono_tz::Tz>() {
-            Ok(_) => Ok(()),
+            Ok(chrono_tz::UTC) => Ok(()),
+            Ok(_) => Err(Fault::new(format!("'table.local-time-zone' = '{text}' is not in this release: times are in UTC"))
+                .at(value.place)
+                .hint("use 'UTC', and give a window of days an offset")),
             Err(_) => Err(Fault::new(format!("time zone '{text}' is not known"))
                 .at(value.place)
                 .hint("write 'UTC' or a name as 'Europe/Berlin'")),

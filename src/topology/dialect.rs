@@ -171,6 +171,11 @@ pub(super) fn split(file: &SqlFile) -> Result<Vec<Piece>> {
     let mut set: Option<Place> = None;
     for token in tokens {
         match token.token {
+            Token::Whitespace(Whitespace::MultiLineComment(text)) if text.starts_with('+') => {
+                return Err(Fault::new(format!("the hint /*{text}*/ is not known: hints are not in this release"))
+                    .at(Place::of(token.span))
+                    .hint("options of a topic stand in WITH, those of the process in the config file"));
+            }
             Token::Whitespace(Whitespace::MultiLineComment(_) | Whitespace::SingleLineComment { .. }) => {}
             Token::Whitespace(_) | Token::EOF => {}
             Token::SemiColon => finish(&mut current, &mut set, &mut pieces)?,

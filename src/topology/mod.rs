@@ -43,6 +43,8 @@ mod types;
 mod window;
 /// WITH options.
 mod with;
+/// The planner's messages in our words.
+mod wording;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

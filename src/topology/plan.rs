@@ -93,7 +93,11 @@ impl Catalog {
         let planner = SqlToRel::new_with_options(self, parser_options());
         let mut statement = ast::Statement::Query(Box::new(query.clone()));
         super::spelling::planned(&mut statement)?;
-        let plan = planner.sql_statement_to_plan_with_context(statement, &mut PlannerContext::new())?;
+        let plan = planner.sql_statement_to_plan_with_context(statement, &mut PlannerContext::new()).map_err(|e| {
+            let fault = Fault::from(e).found(|name| super::spelling::place_of(query, name));
+            let clause = super::spelling::clause_of(query, &fault.to_string());
+            fault.at(clause)
+        })?;
         self.check_volatile(&plan)?;
         Ok(plan)
     }
@@ -104,14 +108,17 @@ impl Catalog {
     }
 
     /// An expression of DDL over a stream's columns.
-    pub fn expression(&self, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
-        super::refuse::expression(expr, &self.functions, self.allow_nondeterministic)?;
+    pub fn expression(&self, written: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
+        super::refuse::expression(written, &self.functions, self.allow_nondeterministic)?;
         let planner = SqlToRel::new_with_options(self, parser_options());
-        let mut expr = expr.clone();
+        let mut expr = written.clone();
         super::spelling::planned(&mut expr)?;
-        let planned = planner.sql_to_expr(expr, schema, &mut PlannerContext::new())?;
+        let planned = planner
+            .sql_to_expr(expr, schema, &mut PlannerContext::new())
+            .map_err(|e| Fault::from(e).found(|name| super::spelling::place_of(written, name)))?;
         if let Some(name) = aggregate_in(&planned) {
-            return Err(Fault::new(format!("{name} is an aggregate: it needs a query")));
+            let fault = Fault::new(format!("{name} is an aggregate: it needs a query"));
+            return Err(fault.at(super::spelling::place_of(written, &name)));
         }
         self.check_expr(&planned)?;
         super::expression::coerced(planned, schema)

@@ -4,7 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, Query,
-    Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, UnaryOperator, Value, Visit, Visitor,
+    Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TypedString, UnaryOperator, Value, Visit,
+    Visitor, visit_expressions,
 };
 
 use super::dialect::TABLE_ARGUMENT;
@@ -22,7 +23,7 @@ pub(super) fn expression(expr: &Expr, functions: &Functions, allow_nondeterminis
 }
 
 fn visit(node: &impl Visit, functions: &Functions, allow_nondeterministic: bool) -> Result<()> {
-    let mut walk = Walk { functions, allow_nondeterministic, inputs: Vec::new() };
+    let mut walk = Walk { functions, allow_nondeterministic, inputs: Vec::new(), windows: Vec::new() };
     match node.visit(&mut walk) {
         ControlFlow::Break(fault) => Err(fault),
         ControlFlow::Continue(()) => Ok(()),
@@ -34,6 +35,8 @@ struct Walk<'a> {
     allow_nondeterministic: bool,
     /// Addresses of subqueries that are the input of a window.
     inputs: Vec<*const Expr>,
+    /// Addresses of what stands in TABLE( ): the planner of windows knows their names.
+    windows: Vec<*const Expr>,
 }
 
 const NOT_YET: &str = "not in this release";
@@ -54,13 +57,17 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Fault> {
-        flow(check_select(select))
+        flow(check_select(select).and_then(|()| self.check_aggregates(select)))
     }
 
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Fault> {
         let args = match factor {
-            TableFactor::TableFunction { expr: Expr::Function(Function { args: FunctionArguments::List(list), .. }), .. } => {
-                &list.args
+            TableFactor::TableFunction { expr, .. } => {
+                self.windows.push(std::ptr::from_ref(expr));
+                match expr {
+                    Expr::Function(Function { args: FunctionArguments::List(list), .. }) => &list.args,
+                    _ => return flow(check_factor(factor)),
+                }
             }
             TableFactor::Table { args: Some(args), .. } => &args.args,
             _ => return flow(check_factor(factor)),
@@ -76,7 +83,8 @@ impl Visitor for Walk<'_> {
     }
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Fault> {
-        if matches!(expr, Expr::Subquery(_)) && self.inputs.contains(&std::ptr::from_ref(expr)) {
+        let address = std::ptr::from_ref(expr);
+        if self.windows.contains(&address) || (matches!(expr, Expr::Subquery(_)) && self.inputs.contains(&address)) {
             return ControlFlow::Continue(());
         }
         flow(self.check_expr(expr))
@@ -248,7 +256,6 @@ fn is_plain(expr: &Expr) -> bool {
             | Expr::Overlay { .. }
             | Expr::Nested(_)
             | Expr::Value(_)
-            | Expr::TypedString(_)
             | Expr::Case { .. }
             | Expr::Map(_)
             | Expr::Array(_)
@@ -290,16 +297,39 @@ impl Walk<'_> {
             Expr::UnaryOp { op: UnaryOperator::Plus | UnaryOperator::Minus | UnaryOperator::Not, .. } => Ok(()),
             Expr::UnaryOp { op, .. } => Err(not_yet(&format!("the operator {op}"), place)),
             Expr::Like { any: true, .. } | Expr::ILike { any: true, .. } => Err(not_yet("LIKE ANY", place)),
-            Expr::RLike { .. } => Err(not_yet("RLIKE", place).hint("write REGEXP(text, 'pattern')")),
+            Expr::RLike { expr, .. } => Err(not_yet("RLIKE", Place::of(expr.span())).hint("write REGEXP(text, 'pattern')")),
             Expr::AtTimeZone { .. } => Err(not_yet("AT TIME ZONE", place).hint("times are in UTC")),
             Expr::Tuple(_) => Err(not_yet("a row of values", place).hint("compare or group the columns one by one")),
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 Err(Fault::new(format!("the parameter {} has no value", value.value)).at(place).hint("write the value itself"))
             }
-            Expr::Cast { array: false, format: None, .. } => Ok(()),
+            Expr::Cast { array: false, format: None, data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
+                super::types::data_type(data_type).map(drop).map_err(|f| f.at(place))
+            }
             expr if is_plain(expr) => Ok(()),
             other => Err(not_yet(&other.to_string(), place)),
         }
+    }
+
+    /// Aggregates stand in SELECT and HAVING.
+    fn check_aggregates(&self, select: &Select) -> Result<()> {
+        let grouped = match &select.group_by {
+            GroupByExpr::Expressions(exprs, _) => exprs.iter().map(|expr| ("GROUP BY", expr)).collect(),
+            GroupByExpr::All(_) => Vec::new(),
+        };
+        for (clause, expr) in select.selection.iter().map(|expr| ("WHERE", expr)).chain(grouped) {
+            let found = visit_expressions(expr, |expr| match expr {
+                Expr::Function(call) if self.functions.aggregates.contains_key(&call.name.to_string().to_lowercase()) => {
+                    ControlFlow::Break(call.name.clone())
+                }
+                _ => ControlFlow::Continue(()),
+            });
+            if let ControlFlow::Break(name) = found {
+                let text = format!("{} is an aggregate: it can't stand in {clause}", name.to_string().to_uppercase());
+                return Err(Fault::new(text).at(Place::of(name.span())).hint("write HAVING for a condition on groups"));
+            }
+        }
+        Ok(())
     }
 
     fn check_function(&self, function: &Function) -> Result<()> {

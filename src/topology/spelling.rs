@@ -35,6 +35,51 @@ pub(super) fn planned(node: &mut impl ast::VisitMut) -> Result<()> {
     }
 }
 
+/// Where a name of a column, field or function stands first.
+pub(super) fn place_of(node: &impl ast::Visit, name: &str) -> Option<Place> {
+    let named = |ident: &Ident| ident.value.eq_ignore_ascii_case(name).then(|| Place::of(ident.span)).flatten();
+    let flow = ast::visit_expressions(node, |expr| {
+        let place = match expr {
+            Expr::Identifier(ident) => named(ident),
+            Expr::CompoundIdentifier(parts) => parts.iter().find_map(named),
+            Expr::CompoundFieldAccess { access_chain, .. } => access_chain.iter().find_map(|access| match access {
+                AccessExpr::Dot(Expr::Identifier(ident)) => named(ident),
+                _ => None,
+            }),
+            Expr::Function(call) => call.name.0.iter().find_map(|part| part.as_ident().and_then(named)),
+            // These have names of their own in the planner.
+            Expr::Substring { expr, .. } if name == "substr" => Place::of(expr.span()),
+            Expr::Floor { expr, .. } if name == "floor" => Place::of(expr.span()),
+            Expr::Ceil { expr, .. } if name == "ceil" => Place::of(expr.span()),
+            Expr::Trim { expr, .. } if name.ends_with("trim") => Place::of(expr.span()),
+            Expr::Position { expr, .. } if name == "strpos" => Place::of(expr.span()),
+            Expr::Extract { expr, .. } if name == "date_part" => Place::of(expr.span()),
+            _ => None,
+        };
+        match place {
+            Some(place) => ControlFlow::Break(place),
+            None => ControlFlow::Continue(()),
+        }
+    });
+    match flow {
+        ControlFlow::Break(place) => Some(place),
+        ControlFlow::Continue(()) => None,
+    }
+}
+
+/// Where the clause stands that a message is about.
+pub(super) fn clause_of(query: &ast::Query, message: &str) -> Option<Place> {
+    let ast::SetExpr::Select(select) = &*query.body else { return None };
+    let clause = if message.starts_with("HAVING") {
+        select.having.as_ref()
+    } else if message.starts_with("a condition") {
+        select.selection.as_ref()
+    } else {
+        None
+    };
+    clause.and_then(|expr| Place::of(expr.span()))
+}
+
 fn rewrite(expr: &mut Expr) -> Result<()> {
     let new = match expr {
         Expr::CompoundFieldAccess { root, access_chain } => {

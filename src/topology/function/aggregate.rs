@@ -5,7 +5,7 @@ use datafusion_common::DataFusionError;
 use datafusion_expr::function::AccumulatorArgs;
 use datafusion_expr::{Accumulator, AggregateUDF, AggregateUDFImpl, Expr, Signature, Volatility};
 
-use crate::topology::fault::Fault;
+use crate::topology::fault::{Fault, Result};
 use crate::topology::types::sql_name;
 
 pub(super) fn functions() -> [AggregateUDF; 2] {
@@ -30,31 +30,49 @@ impl AggregateUDFImpl for FlinkAggregate {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> datafusion_common::Result<Vec<DataType>> {
-        let shown = self.name.to_uppercase();
-        let [argument] = types else { return Err(Fault::new(format!("{shown} takes one argument, not {}", types.len())).into()) };
+        // What is refused is refused by `check`, which knows the place: here it only must have a type.
+        let [argument] = types else { return Ok(types.to_vec()) };
         Ok(vec![match argument {
-            DataType::Int8 | DataType::Int16 | DataType::Int32 | DataType::Int64 => argument.clone(),
-            DataType::Float32 | DataType::Float64 | DataType::Decimal128(..) | DataType::Decimal256(..) => argument.clone(),
             DataType::UInt8 | DataType::UInt16 => DataType::Int32,
             DataType::Null | DataType::UInt32 | DataType::UInt64 => DataType::Int64,
             DataType::Float16 => DataType::Float32,
             DataType::Decimal32(p, s) | DataType::Decimal64(p, s) => DataType::Decimal128(*p, *s),
-            other => return Err(Fault::new(format!("{shown} of {} is not known: it takes numbers", sql_name(other))).into()),
+            other => other.clone(),
         }])
     }
 
     fn return_type(&self, types: &[DataType]) -> datafusion_common::Result<DataType> {
         let scale_of = |scale: i8| if self.name == "avg" { scale.max(6) } else { scale };
-        Ok(match self.coerce_types(types)?.swap_remove(0) {
-            DataType::Decimal128(_, s) => DataType::Decimal128(38, scale_of(s)),
-            DataType::Decimal256(_, s) => DataType::Decimal256(76, scale_of(s)),
-            other => other,
+        Ok(match self.coerce_types(types)?.first() {
+            Some(DataType::Decimal128(_, s)) => DataType::Decimal128(38, scale_of(*s)),
+            Some(DataType::Decimal256(_, s)) => DataType::Decimal256(76, scale_of(*s)),
+            Some(other) => other.clone(),
+            None => DataType::Int64,
         })
     }
 
     fn accumulator(&self, _: AccumulatorArgs) -> datafusion_common::Result<Box<dyn Accumulator>> {
         Err(DataFusionError::NotImplemented("the operator computes it".into()))
     }
+}
+
+/// Refuses arguments that Flink does not take, or of which it makes something of its own.
+pub(super) fn check(name: &str, types: &[DataType]) -> Result<()> {
+    let shown = name.to_uppercase();
+    let deviation = matches!(name, "stddev" | "stddev_pop" | "var" | "var_pop");
+    if !deviation && !["sum", "avg"].contains(&name) {
+        return Ok(());
+    }
+    let [argument] = types else { return Err(Fault::new(format!("{shown} takes one argument, not {}", types.len()))) };
+    if !argument.is_numeric() && !argument.is_null() {
+        return Err(Fault::new(format!("{shown} of {} is not known: it takes numbers", sql_name(argument))));
+    }
+    if deviation && !argument.is_floating() && !argument.is_null() {
+        // Flink computes it in whole numbers, which no one wants.
+        return Err(Fault::new(format!("{shown} of {} is not in this release", sql_name(argument)))
+            .hint(format!("write {shown}(CAST(x AS DOUBLE))")));
+    }
+    Ok(())
 }
 
 /// Whether the argument of COUNT is a literal that is never NULL: `COUNT(*)`, `COUNT(1)`.

@@ -37,8 +37,8 @@ fn refuse(from: &DataType, to: &DataType) -> Result<()> {
     let time = |t: &DataType| matches!(t, DataType::Timestamp(..) | DataType::Date32 | DataType::Time32(_) | DataType::Time64(_));
     let nested = |t: &DataType| matches!(t, DataType::List(_) | DataType::Struct(_) | DataType::Map(..));
     let hint = match (from, to) {
-        (DataType::Timestamp(..), to) if number(to) => "write date_part('epoch', ts), or TIMESTAMPDIFF(SECOND, a, b)",
-        (from, to) if time(from) && number(to) => "write date_part('epoch', ts)",
+        (DataType::Timestamp(..), to) if number(to) => "write EXTRACT(EPOCH FROM ts), or TIMESTAMPDIFF(SECOND, a, b)",
+        (from, to) if time(from) && number(to) => "write EXTRACT(EPOCH FROM ts)",
         (from, DataType::Timestamp(..)) if number(from) => "write TO_TIMESTAMP_LTZ(number, 3): milliseconds, or 0: seconds",
         (from, to) if number(from) && time(to) => "compute a TIMESTAMP first: TO_TIMESTAMP_LTZ(number, 3)",
         (from, DataType::Boolean) if time(from) => "compare it",

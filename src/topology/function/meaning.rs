@@ -10,7 +10,7 @@ use datafusion_expr::{BinaryExpr, Case, Cast, Expr, ExprSchemable, Like, Operato
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 
 use super::number::Rounding;
-use super::{access, cast, decimal, number, pattern, regular};
+use super::{access, cast, decimal, number, pattern, regular, time};
 use crate::topology::fault::Fault;
 use crate::topology::lower::place_in;
 use crate::topology::types::sql_name;
@@ -57,6 +57,10 @@ fn as_flink(expr: Expr, schema: &DFSchema) -> Rewritten {
                 for (when, _) in &case.when_then_expr {
                     comparable(&operand.get_type(schema)?, &when.get_type(schema)?)?;
                 }
+            } else {
+                for (when, _) in &case.when_then_expr {
+                    condition(when, schema)?;
+                }
             }
             let results = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
             one_kind("CASE", results.map(|r| r.get_type(schema)))?;
@@ -71,6 +75,25 @@ fn as_flink(expr: Expr, schema: &DFSchema) -> Rewritten {
         Expr::Like(like) => escaped(like),
         Expr::SimilarTo(_) => Err(Fault::new("SIMILAR TO is not in this release").hint("write REGEXP(text, 'pattern')").into()),
         Expr::ScalarFunction(call) => function(call, schema),
+        Expr::Not(ref inner)
+        | Expr::IsTrue(ref inner)
+        | Expr::IsFalse(ref inner)
+        | Expr::IsUnknown(ref inner)
+        | Expr::IsNotTrue(ref inner)
+        | Expr::IsNotFalse(ref inner)
+        | Expr::IsNotUnknown(ref inner) => {
+            condition(inner, schema)?;
+            Ok(Transformed::no(expr))
+        }
+        Expr::Negative(ref inner) => match inner.get_type(schema)? {
+            held if held.is_null() || held.is_numeric() || matches!(held, DataType::Interval(_)) => Ok(Transformed::no(expr)),
+            held => Err(Fault::new(format!("- takes a number, not {}", sql_name(&held))).into()),
+        },
+        Expr::AggregateFunction(ref call) => {
+            let args = call.params.args.iter().map(|arg| arg.get_type(schema)).collect::<datafusion_common::Result<Vec<_>>>()?;
+            super::aggregate::check(call.func.name(), &args)?;
+            Ok(Transformed::no(expr))
+        }
         other => Ok(Transformed::no(other)),
     }
 }
@@ -116,16 +139,8 @@ fn binary(expr: BinaryExpr, schema: &DFSchema) -> Rewritten {
 
 fn arithmetic(expr: BinaryExpr, left: &DataType, right: &DataType) -> Rewritten {
     let number = |t: &DataType| t.is_numeric() || t.is_null();
-    let refused = match (kind(left), kind(right)) {
-        (Some(Kind::Time), Some(Kind::Number)) | (Some(Kind::Number), Some(Kind::Time)) => Some("write ts + INTERVAL '1' DAY"),
-        (Some(Kind::Text), _) | (_, Some(Kind::Text)) => Some("write CAST(text AS DECIMAL(10, 2)), or || to join texts"),
-        (Some(Kind::Truth), _) | (_, Some(Kind::Truth)) => Some("write CASE WHEN condition THEN 1 ELSE 0 END"),
-        (Some(Kind::Bytes | Kind::Nested), _) | (_, Some(Kind::Bytes | Kind::Nested)) => Some("arithmetic takes numbers"),
-        _ => None,
-    };
-    if let Some(hint) = refused {
-        let text = format!("{} {} {} is not known", sql_name(left), expr.op, sql_name(right));
-        return Err(Fault::new(text).hint(hint).into());
+    if let Some(fault) = no_arithmetic(left, expr.op, right) {
+        return Err(fault.into());
     }
     let decimals = [left, right].iter().any(|t| matches!(t, DataType::Decimal128(..)));
     let exact = [left, right].iter().all(|t| t.is_null() || decimal::decimal_of(t).is_some());
@@ -137,6 +152,25 @@ fn arithmetic(expr: BinaryExpr, left: &DataType, right: &DataType) -> Rewritten 
         };
     }
     Ok(Transformed::no(Expr::BinaryExpr(expr)))
+}
+
+/// Why there is no arithmetic of these.
+pub(in crate::topology) fn no_arithmetic(left: &DataType, op: impl std::fmt::Display, right: &DataType) -> Option<Fault> {
+    let hint = match (kind(left), kind(right)) {
+        (Some(Kind::Time), Some(Kind::Number)) | (Some(Kind::Number), Some(Kind::Time)) => Some("write ts + INTERVAL '1' DAY"),
+        (Some(Kind::Text), _) | (_, Some(Kind::Text)) => Some("write CAST(text AS DECIMAL(10, 2)), or || to join texts"),
+        (Some(Kind::Truth), _) | (_, Some(Kind::Truth)) => Some("write CASE WHEN condition THEN 1 ELSE 0 END"),
+        (Some(Kind::Bytes | Kind::Nested), _) | (_, Some(Kind::Bytes | Kind::Nested)) => Some("arithmetic takes numbers"),
+        _ => None,
+    }?;
+    Some(Fault::new(format!("{} {op} {} is not known", sql_name(left), sql_name(right))).hint(hint))
+}
+
+fn condition(expr: &Expr, schema: &DFSchema) -> datafusion_common::Result<()> {
+    match expr.get_type(schema)? {
+        DataType::Boolean | DataType::Null => Ok(()),
+        held => Err(Fault::new(format!("{} is not a condition", sql_name(&held))).hint("compare it: x <> 0").into()),
+    }
 }
 
 /// What may be compared or stand in one column.
@@ -318,7 +352,11 @@ fn function(ScalarFunction { func, args }: ScalarFunction, schema: &DFSchema) ->
             return Ok(Transformed::no(call(args)));
         }
         ("date_format" | "to_timestamp", _) => {
-            pattern::check(name, &args)?;
+            pattern::check(name, &args, schema)?;
+            return Ok(Transformed::no(call(args)));
+        }
+        ("floor_to" | "ceil_to" | "timestampadd" | "timestampdiff", _) => {
+            time::check(name, &args, schema)?;
             return Ok(Transformed::no(call(args)));
         }
         _ => return Ok(Transformed::no(call(args))),

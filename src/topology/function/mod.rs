@@ -35,7 +35,7 @@ use datafusion_expr::{AggregateUDF, Cast, Expr, ExprSchemable, ScalarUDF, Volati
 
 pub(super) use aggregate::counts_rows;
 pub(super) use hint::{nondeterministic, substitute};
-pub(super) use meaning::{one_kind, typed};
+pub(super) use meaning::{no_arithmetic, one_kind, typed};
 pub(super) use time::Unit;
 
 /// What a query may call.
@@ -128,6 +128,7 @@ impl Functions {
             }
         }
         let planners: Vec<Arc<dyn ExprPlanner>> = vec![
+            Arc::new(access::Access),
             Arc::new(datafusion_functions::core::planner::CoreFunctionPlanner::default()),
             Arc::new(datafusion_functions_nested::planner::NestedFunctionPlanner),
             Arc::new(datafusion_functions_nested::planner::FieldAccessPlanner),

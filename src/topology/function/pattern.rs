@@ -6,8 +6,8 @@ use arrow::array::{AsArray, StringArray, TimestampMillisecondArray};
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, NaiveDate, NaiveDateTime};
-use datafusion_common::{DataFusionError, ScalarValue};
-use datafusion_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion_common::{DFSchema, DataFusionError, ScalarValue};
+use datafusion_expr::{ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use crate::topology::fault::{Fault, Result};
 use crate::topology::types::sql_name;
@@ -21,9 +21,29 @@ pub(super) fn functions() -> [ScalarUDF; 2] {
 const USUAL: &str = "yyyy-MM-dd HH:mm:ss";
 
 /// Checks the arguments of a call before it runs.
-pub(super) fn check(name: &str, args: &[Expr]) -> Result<()> {
-    let Some(pattern) = args.get(1) else { return Ok(()) };
+pub(super) fn check(name: &str, args: &[Expr], schema: &DFSchema) -> Result<()> {
     let shown = name.to_uppercase();
+    let parses = name == "to_timestamp";
+    let fewest = if parses { 1 } else { 2 };
+    if args.len() < fewest || args.len() > 2 {
+        let wanted = if parses { "a text and a pattern" } else { "a time and a pattern" };
+        return Err(Fault::new(format!("{shown} takes {wanted}, not {} arguments", args.len())));
+    }
+    let known = match args[0].get_type(schema)? {
+        DataType::Null => true,
+        DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => parses,
+        DataType::Timestamp(..) | DataType::Date32 => !parses,
+        _ => false,
+    };
+    if !known {
+        let fault = Fault::new(format!("{shown} of {} is not known", sql_name(&args[0].get_type(schema)?)));
+        return Err(if parses {
+            fault.hint("it takes a text; of a number: TO_TIMESTAMP_LTZ(millis, 3)")
+        } else {
+            fault.hint("it takes a time: CAST(text AS TIMESTAMP(3))")
+        });
+    }
+    let Some(pattern) = args.get(1) else { return Ok(()) };
     match pattern {
         Expr::Literal(value, _) => match value.try_as_str() {
             Some(Some(text)) => translated(text).map(drop).map_err(|unknown| {
@@ -129,28 +149,9 @@ impl ScalarUDFImpl for PatternFunction {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> datafusion_common::Result<Vec<DataType>> {
-        let shown = self.name().to_uppercase();
-        let most = if self.parses { 1..=2 } else { 2..=2 };
-        if !most.contains(&types.len()) {
-            let wanted = if self.parses { "a text and a pattern" } else { "a time and a pattern" };
-            return Err(Fault::new(format!("{shown} takes {wanted}, not {} arguments", types.len())).into());
-        }
-        let known = match &types[0] {
-            DataType::Null | DataType::Utf8 | DataType::Utf8View | DataType::LargeUtf8 => self.parses,
-            DataType::Timestamp(..) | DataType::Date32 => !self.parses,
-            _ => false,
-        };
-        if !known && types[0] != DataType::Null {
-            let fault = Fault::new(format!("{shown} of {} is not known", sql_name(&types[0])));
-            return Err(if self.parses {
-                fault.hint("of a number: TO_TIMESTAMP_LTZ(millis, 3)")
-            } else {
-                fault.hint("it takes a time: CAST(text AS TIMESTAMP(3))")
-            }
-            .into());
-        }
+        // What is refused is refused by `check`, which knows the place.
         let first = if self.parses { DataType::Utf8 } else { DataType::Timestamp(TimeUnit::Microsecond, None) };
-        Ok(std::iter::once(first).chain(types[1..].iter().map(|_| DataType::Utf8)).collect())
+        Ok(std::iter::once(first).chain(types.iter().skip(1).map(|_| DataType::Utf8)).take(types.len()).collect())
     }
 
     fn return_type(&self, _: &[DataType]) -> datafusion_common::Result<DataType> {

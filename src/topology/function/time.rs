@@ -6,11 +6,11 @@ use arrow::array::{Array, ArrayRef, AsArray, Int32Array, Int64Array, TimestampMi
 use arrow::compute::cast;
 use arrow::datatypes::{DataType, Int64Type, TimeUnit, TimestampMicrosecondType};
 use chrono::{DateTime, Datelike, Months, NaiveDate, NaiveDateTime};
-use datafusion_common::DataFusionError;
 use datafusion_common::cast::as_int64_array;
-use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
+use datafusion_common::{DFSchema, DataFusionError};
+use datafusion_expr::{ColumnarValue, Expr, ExprSchemable, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
-use crate::topology::fault::Fault;
+use crate::topology::fault::{Fault, Result};
 use crate::topology::types::{UTC, instant_millis, sql_name};
 
 pub(super) fn functions() -> impl Iterator<Item = ScalarUDF> {
@@ -63,22 +63,34 @@ struct UnitFunction {
     signature: Signature,
 }
 
-impl UnitFunction {
-    fn time_type(&self, given: &DataType) -> datafusion_common::Result<DataType> {
-        match given {
-            DataType::Timestamp(..) | DataType::Date32 => Ok(given.clone()),
-            DataType::Null => Ok(DataType::Timestamp(TimeUnit::Millisecond, None)),
-            other => Err(Fault::new(format!("{} of {} is not known: it takes a time", self.shown(), sql_name(other))).into()),
-        }
+/// Refuses arguments that are no times, or too few.
+pub(super) fn check(name: &str, args: &[Expr], schema: &DFSchema) -> Result<()> {
+    let (shown, count) = match name {
+        "timestampadd" => ("TIMESTAMPADD", 3),
+        "timestampdiff" => ("TIMESTAMPDIFF", 3),
+        "floor_to" => ("FLOOR ... TO", 2),
+        _ => ("CEIL ... TO", 2),
+    };
+    if args.len() != count {
+        return Err(Fault::new(format!("{shown} takes {count} arguments, not {}", args.len())));
     }
+    let types = args.iter().map(|arg| arg.get_type(schema)).collect::<datafusion_common::Result<Vec<_>>>()?;
+    let time = |t: &DataType| matches!(t, DataType::Timestamp(..) | DataType::Date32 | DataType::Null);
+    let (times, numbers) = if name == "timestampadd" { (&types[2..], &types[1..2]) } else { (&types[1..], &types[..0]) };
+    if let Some(wrong) = times.iter().find(|t| !time(t)) {
+        let fault = Fault::new(format!("{shown} of {} is not known: it takes a time", sql_name(wrong)));
+        return Err(fault.hint("CAST(text AS TIMESTAMP(3))"));
+    }
+    if let Some(wrong) = numbers.iter().find(|t| !t.is_integer() && !t.is_null()) {
+        return Err(Fault::new(format!("{shown} takes a whole number, not {}", sql_name(wrong))));
+    }
+    Ok(())
+}
 
-    fn shown(&self) -> &'static str {
-        match self.call {
-            Call::Floor => "FLOOR ... TO",
-            Call::Ceil => "CEIL ... TO",
-            Call::Add => "TIMESTAMPADD",
-            Call::Diff => "TIMESTAMPDIFF",
-        }
+fn time_type(given: Option<&DataType>) -> DataType {
+    match given {
+        Some(time @ (DataType::Timestamp(..) | DataType::Date32)) => time.clone(),
+        _ => DataType::Timestamp(TimeUnit::Millisecond, None),
     }
 }
 
@@ -97,30 +109,18 @@ impl ScalarUDFImpl for UnitFunction {
     }
 
     fn coerce_types(&self, types: &[DataType]) -> datafusion_common::Result<Vec<DataType>> {
+        // What is refused is refused by `check`, which knows the place.
         let local = DataType::Timestamp(TimeUnit::Microsecond, None);
-        match (self.call, types) {
-            (Call::Floor | Call::Ceil, [_, time]) => Ok(vec![DataType::Utf8, self.time_type(time)?]),
-            (Call::Add, [_, number, time]) if number.is_integer() || number.is_null() => {
-                Ok(vec![DataType::Utf8, DataType::Int64, self.time_type(time)?])
-            }
-            (Call::Add, [_, number, _]) => {
-                Err(Fault::new(format!("TIMESTAMPADD takes a whole number, not {}", sql_name(number))).into())
-            }
-            (Call::Diff, [_, from, to]) => {
-                self.time_type(from)?;
-                self.time_type(to)?;
-                Ok(vec![DataType::Utf8, local.clone(), local])
-            }
-            _ => Err(Fault::new(format!("{} takes {} arguments", self.shown(), if self.name().ends_with("to") { 2 } else { 3 }))
-                .into()),
-        }
+        let wanted = match self.call {
+            Call::Floor | Call::Ceil => vec![DataType::Utf8, time_type(types.last())],
+            Call::Add => vec![DataType::Utf8, DataType::Int64, time_type(types.last())],
+            Call::Diff => vec![DataType::Utf8, local.clone(), local],
+        };
+        Ok(if wanted.len() == types.len() { wanted } else { types.to_vec() })
     }
 
     fn return_type(&self, types: &[DataType]) -> datafusion_common::Result<DataType> {
-        match self.call {
-            Call::Diff => Ok(DataType::Int32),
-            _ => self.time_type(types.last().unwrap_or(&DataType::Null)),
-        }
+        Ok(if self.call == Call::Diff { DataType::Int32 } else { time_type(types.last()) })
     }
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> datafusion_common::Result<ColumnarValue> {
@@ -128,7 +128,7 @@ impl ScalarUDFImpl for UnitFunction {
             ColumnarValue::Scalar(name) => name.try_as_str().flatten().and_then(Unit::named),
             ColumnarValue::Array(_) => None,
         };
-        let unit = unit.ok_or_else(|| Fault::new(format!("{} takes a unit of time", self.shown())))?;
+        let unit = unit.ok_or_else(|| Fault::new(format!("{} takes a unit of time", self.name())))?;
         let rest = ColumnarValue::values_to_arrays(&args.args[1..])?;
         let micros = |array: &ArrayRef| cast(array, &DataType::Timestamp(TimeUnit::Microsecond, None));
         let last = micros(&rest[rest.len() - 1])?;
@@ -157,7 +157,7 @@ impl ScalarUDFImpl for UnitFunction {
                 (_, Some(numbers)) => added(time, numbers.value(n), unit),
                 (_, None) => None,
             };
-            result.map(Some).ok_or_else(|| DataFusionError::Execution(format!("{}: the time is out of range", self.shown())))
+            result.map(Some).ok_or_else(|| DataFusionError::Execution(format!("{}: the time is out of range", self.name())))
         });
         let moved: ArrayRef = Arc::new(moved.collect::<Result<TimestampMicrosecondArray, DataFusionError>>()?);
         Ok(ColumnarValue::Array(cast(&moved, args.return_type())?))
