@@ -164,7 +164,9 @@ pub(super) fn word(token: &Token) -> Option<String> {
 pub(super) fn split(file: &SqlFile) -> Result<Vec<Piece>> {
     let tokens = Tokenizer::new(&StreamDialect, &file.text).tokenize_with_location().map_err(|e| {
         let place = Place { line: e.location.line.max(1), column: e.location.column.max(1), width: 1 };
-        Fault::new(lower_first(&e.message)).at(place)
+        let fault =
+            Fault::new(lower_first(&e.message.replace("Unexpected EOF", "the file ends").replace("EOF.", "the end"))).at(place);
+        fault.hint("close what is open here: a quote, or a comment")
     })?;
     let mut pieces = Vec::new();
     let mut current = Vec::new();
@@ -222,7 +224,7 @@ fn finish(current: &mut Vec<TokenWithSpan>, set: &mut Option<Place>, pieces: &mu
     if piece.tokens.len() == 1 && piece.starts_with(&["END"]) {
         return match set.take() {
             Some(_) => Ok(()),
-            None => Err(Fault::new("END without a statement set").at(piece.place())),
+            None => Err(Fault::new("END without a statement set").at(piece.place()).hint("begin it with BEGIN STATEMENT SET;")),
         };
     }
     if set.is_some() && !piece.starts_with(&["INSERT"]) {

@@ -163,12 +163,11 @@ fn describe(root: &DataFusionError, whole: &DataFusionError) -> Fault {
         _ => {
             let said = root.message().into_owned();
             super::wording::of(&said).unwrap_or_else(|| {
-                let message = match whole.diagnostic() {
-                    Some(diagnostic) => diagnostic.message.clone(),
-                    None => said,
-                };
-                let message = message.lines().next().unwrap_or_default().trim_end_matches('.');
-                Fault::new(lower_first(message))
+                let message = whole.diagnostic().map_or(said, |diagnostic| diagnostic.message.clone());
+                super::wording::of(&message).unwrap_or_else(|| {
+                    let message = message.lines().next().unwrap_or_default().trim_end_matches('.');
+                    Fault::new(lower_first(message))
+                })
             })
         }
     }

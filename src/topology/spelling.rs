@@ -91,6 +91,11 @@ fn rewrite(expr: &mut Expr) -> Result<()> {
             _ => None,
         },
         Expr::Extract { field, expr, .. } => Some(extracted(&field.to_string(), (**expr).clone())?),
+        Expr::Substring { expr, substring_from, substring_for, .. } => {
+            let from = substring_from.as_deref().cloned().unwrap_or_else(|| integer("1"));
+            let length = substring_for.as_deref().cloned();
+            Some(call("substr", [(**expr).clone(), from].into_iter().chain(length).collect()))
+        }
         Expr::Floor { expr, field } => to_unit("floor_to", field, expr)?,
         Expr::Ceil { expr, field } => to_unit("ceil_to", field, expr)?,
         Expr::Function(call) => function(call)?,

@@ -42,6 +42,24 @@ pub(super) fn of(said: &str) -> Option<Fault> {
         let name = name.split('"').next().unwrap_or_default();
         return Some(Fault::new(format!("two columns have the name \"{name}\"")).hint("give one of them another name with AS"));
     }
+    if let Some((held, _)) = between(first, "- cannot be used with ", "") {
+        return Some(Fault::new(format!("- takes a number, not {}", shown_type(held))).hint("CAST(text AS BIGINT)"));
+    }
+    if let Some((column, _)) = between(first, "'", "' must appear in GROUP BY clause") {
+        let name = column.rsplit('.').next().unwrap_or(column);
+        return Some(
+            Fault::new(format!("column \"{name}\" is neither in GROUP BY nor inside an aggregate"))
+                .hint(format!("add it to GROUP BY, or write LAST_VALUE({name})")),
+        );
+    }
+    if first.starts_with("UNION queries have different number of columns") {
+        return Some(Fault::new("the SELECTs of a UNION ALL have different numbers of columns").hint("name the columns of each"));
+    }
+    if first.starts_with("aggregate function calls cannot be nested")
+        || first.starts_with("Aggregate function calls cannot be nested")
+    {
+        return Some(Fault::new("an aggregate inside an aggregate").hint("aggregate in a window first, then its results"));
+    }
     if first.starts_with("HAVING clause references") {
         return Some(
             Fault::new("HAVING names a column that is neither in GROUP BY nor inside an aggregate")

@@ -294,9 +294,9 @@ fn like_pattern(text: &str, escape: Option<char>) -> datafusion_common::Result<S
 }
 
 /// Functions of one DOUBLE, or two, in Flink whatever number they are given.
-const OF_DOUBLES: [&str; 18] = [
-    "sin", "cos", "tan", "cot", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "degrees", "radians", "sqrt", "exp",
-    "ln", "log10", "log2",
+const OF_DOUBLES: [&str; 17] = [
+    "sin", "cos", "tan", "cot", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "degrees", "radians", "exp", "ln",
+    "log10", "log2",
 ];
 
 fn function(ScalarFunction { func, args }: ScalarFunction, schema: &DFSchema) -> Rewritten {
@@ -326,6 +326,15 @@ fn function(ScalarFunction { func, args }: ScalarFunction, schema: &DFSchema) ->
             Expr::ScalarFunction(ScalarFunction::new_udf(ln, args.into_iter().map(double).collect()))
         }
         ("log" | "power", 2) if !args.iter().all(is_float) => call(args.into_iter().map(double).collect()),
+        // Of a number below zero the library makes an error.
+        ("sqrt", 1) => {
+            let argument = double(args[0].clone());
+            Expr::Case(Case {
+                expr: None,
+                when_then_expr: vec![(Box::new(argument.clone().lt(lit(0.0))), Box::new(lit(f64::NAN)))],
+                else_expr: Some(Box::new(call(vec![argument]))),
+            })
+        }
         (name, 1 | 2) if OF_DOUBLES.contains(&name) && !args.iter().all(is_float) => call(args.into_iter().map(double).collect()),
         ("round" | "floor" | "ceil", 1 | 2) => {
             let rounding = match name {

@@ -68,8 +68,13 @@ const WITHHELD: [&str; 15] = [
 ];
 
 /// Flink's names of functions that the library has under another.
-const ALIASES: [(&str, &str); 4] =
-    [("regexp", "regexp_like"), ("startswith", "starts_with"), ("endswith", "ends_with"), ("sign", "signum")];
+const ALIASES: [(&str, &str); 5] = [
+    ("ceiling", "ceil"),
+    ("regexp", "regexp_like"),
+    ("startswith", "starts_with"),
+    ("endswith", "ends_with"),
+    ("sign", "signum"),
+];
 
 /// Aggregates whose result depends on the order of rows, or that the engine can't hold.
 const ORDERED: [(&str, &str); 12] = [

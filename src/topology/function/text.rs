@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, AsArray, StringArray};
-use arrow::datatypes::{DataType, Int32Type};
+use arrow::datatypes::{DataType, Int64Type};
 use datafusion_expr::{ColumnarValue, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TypeSignature, Volatility};
 
 /// The arguments of one row; those that were left out are missing.
 struct Row<'a> {
     text: &'a str,
     other: Option<&'a str>,
-    first: Option<i32>,
-    second: Option<i32>,
+    first: Option<i64>,
+    second: Option<i64>,
 }
 
 type Function = fn(&Row) -> Option<String>;
@@ -31,7 +31,7 @@ const FUNCTIONS: [(&str, &[&str], Function); 8] = [
 pub(super) fn functions() -> impl Iterator<Item = ScalarUDF> {
     FUNCTIONS.iter().map(|(name, signatures, function)| {
         let one_of = signatures.iter().map(|letters| {
-            TypeSignature::Exact(letters.chars().map(|l| if l == 't' { DataType::Utf8 } else { DataType::Int32 }).collect())
+            TypeSignature::Exact(letters.chars().map(|l| if l == 't' { DataType::Utf8 } else { DataType::Int64 }).collect())
         });
         let signature = Signature::one_of(one_of.collect(), Volatility::Immutable);
         ScalarUDF::from(TextFunction { name, signature, function: *function })
@@ -75,7 +75,7 @@ impl ScalarUDFImpl for TextFunction {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> datafusion_common::Result<ColumnarValue> {
         let arrays = ColumnarValue::values_to_arrays(&args.args)?;
         let texts: Vec<&StringArray> = arrays.iter().filter_map(|a| a.as_string_opt::<i32>()).collect();
-        let numbers: Vec<_> = arrays.iter().filter_map(|a| a.as_primitive_opt::<Int32Type>()).collect();
+        let numbers: Vec<_> = arrays.iter().filter_map(|a| a.as_primitive_opt::<Int64Type>()).collect();
         let rows = arrays.first().map_or(0, |a| a.len());
         let row = |n: usize| {
             if arrays.iter().any(|a| a.is_null(n)) {
@@ -102,30 +102,30 @@ fn part(text: &str, from: i64, length: i64) -> String {
 
 /// 0 is the first character as 1 is; below 0 it counts from the end, and before the start there is nothing. A length below 0: NULL.
 fn substring(row: &Row) -> Option<String> {
-    let length = i64::from(row.second.unwrap_or(i32::MAX));
+    let length = row.second.unwrap_or(i64::MAX);
     if length < 0 {
         return None;
     }
-    let start = match i64::from(row.first?) {
+    let start = match row.first? {
         position if position > 0 => position - 1,
         0 => 0,
-        position => count(row.text) + position,
+        position => count(row.text).saturating_add(position),
     };
     Some(if start < 0 { String::new() } else { part(row.text, start, length) })
 }
 
 fn left(row: &Row) -> Option<String> {
-    Some(part(row.text, 0, row.first?.into()))
+    Some(part(row.text, 0, row.first?))
 }
 
 fn right(row: &Row) -> Option<String> {
-    let length = i64::from(row.first?).clamp(0, count(row.text));
+    let length = row.first?.clamp(0, count(row.text));
     Some(part(row.text, count(row.text) - length, length))
 }
 
 /// The padding of a text to so many characters; a length below 0 or nothing to pad with: NULL.
 fn padding(row: &Row) -> Option<String> {
-    let (length, pad) = (i64::from(row.first?), row.other?);
+    let (length, pad) = (row.first?, row.other?);
     if length < 0 || pad.is_empty() {
         return None;
     }
@@ -135,13 +135,13 @@ fn padding(row: &Row) -> Option<String> {
 
 fn left_padded(row: &Row) -> Option<String> {
     let padding = padding(row)?;
-    let length = i64::from(row.first?) - count(&padding);
+    let length = row.first? - count(&padding);
     Some(padding + &part(row.text, 0, length))
 }
 
 fn right_padded(row: &Row) -> Option<String> {
     let padding = padding(row)?;
-    let length = i64::from(row.first?) - count(&padding);
+    let length = row.first? - count(&padding);
     Some(part(row.text, 0, length) + &padding)
 }
 
