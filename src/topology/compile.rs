@@ -8,7 +8,6 @@ use datafusion_sql::sqlparser::ast::{self, Query};
 use super::ddl::{Body, Name, Parsed, parse};
 use super::fault::{Fault, Place, Result, list};
 use super::function::Functions;
-use super::interval::DAY;
 use super::lower::{Input, Lowering};
 use super::plan::Catalog;
 use super::sink::{Insert, Target};
@@ -76,7 +75,8 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
         }
     }
     if writings.is_empty() {
-        return Err(Fault::new("this file has no INSERT INTO: it computes nothing"));
+        return Err(Fault::new("this file has no INSERT INTO: it computes nothing")
+            .hint("write INSERT INTO <sink> SELECT ... FROM <stream>"));
     }
     for target in &targets {
         if let Some(stream) = streams.iter().find(|s| s.topic == target.topic) {
@@ -96,15 +96,6 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     let used: BTreeMap<String, BTreeSet<usize>> =
         lowering.inputs.iter().filter(|(_, i)| i.node.is_some()).map(|(name, i)| (name.clone(), i.used.clone())).collect();
     let read: Vec<&Stream> = streams.iter().filter(|s| used.contains_key(&s.name)).collect();
-    if let Some(zone) = settings.get("table.local-time-zone")
-        && zone != "UTC"
-        && lowering.nodes.iter().any(|n| matches!(&n.operation, Operation::Assign(a) if a.size_micros >= DAY))
-    {
-        return Err(Fault::new(format!(
-            "'table.local-time-zone' = '{zone}': windows of a day or more in another zone than UTC are not in this release"
-        ))
-        .hint("use UTC, or give the window an offset"));
-    }
     let pruned = inputs(&streams, &plan, |stream| used.get(&stream.name).cloned().unwrap_or_default())?;
     let (mut lowering, sinks) = write_all(&catalog, pruned, &writings, &targets)?;
     let mut sources = Vec::new();
@@ -145,7 +136,7 @@ fn settings(parsed: &[Parsed]) -> Result<BTreeMap<String, String>> {
         let (name, text) = (key.value.as_str(), value.value.as_str());
         check_setting(key, value)?;
         if settings.insert(name.to_owned(), text.to_owned()).is_some_and(|old| old != text) {
-            return Err(Fault::new(format!("'{name}' is set twice")).at(key.place));
+            return Err(Fault::new(format!("'{name}' is set twice")).at(key.place).hint("leave one of them out"));
         }
     }
     Ok(settings)
@@ -165,13 +156,18 @@ fn check_setting(key: &Name, value: &Name) -> Result<()> {
             Ok(())
         }
         "tidemill.semantics" if text == "1" => Ok(()),
-        "tidemill.semantics" => {
-            Err(Fault::new(format!("semantics level '{text}' is not known: this release has '1'")).at(value.place))
-        }
+        "tidemill.semantics" => Err(Fault::new(format!("semantics level '{text}' is not known: this release has '1'"))
+            .at(value.place)
+            .hint("write '1', or leave it out")),
         "nondeterministic" if ["true", "false"].contains(&text) => Ok(()),
-        "nondeterministic" => Err(Fault::new(format!("'nondeterministic' is 'true' or 'false', not '{text}'")).at(value.place)),
+        "nondeterministic" => Err(Fault::new(format!("'nondeterministic' is 'true' or 'false', not '{text}'"))
+            .at(value.place)
+            .hint("leave it out for a pipeline that can be replayed")),
         "table.local-time-zone" => match text.parse::<chrono_tz::Tz>() {
-            Ok(_) => Ok(()),
+            Ok(chrono_tz::UTC) => Ok(()),
+            Ok(_) => Err(Fault::new(format!("'table.local-time-zone' = '{text}' is not in this release: times are in UTC"))
+                .at(value.place)
+                .hint("use 'UTC', and give a window of days an offset")),
             Err(_) => Err(Fault::new(format!("time zone '{text}' is not known"))
                 .at(value.place)
                 .hint("write 'UTC' or a name as 'Europe/Berlin'")),
@@ -239,7 +235,8 @@ fn is_new(
         Some(_) if if_not_exists => Ok(false),
         Some((kind, first)) => {
             Err(Fault::new(format!("\"{}\" is defined already: a {kind}, in line {}", name.value, first.line))
-                .at(name.place.or(Some(place))))
+                .at(name.place.or(Some(place)))
+                .hint("give one of them another name"))
         }
     }
 }

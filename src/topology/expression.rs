@@ -10,7 +10,6 @@ use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
 use datafusion_expr::{Expr, Operator};
-use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal, NegativeExpr};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
@@ -67,10 +66,9 @@ fn place(
     Ok(Transformed::no(expr))
 }
 
-/// Brings the operands of an expression of DDL to common types, with Flink's meaning of functions.
+/// Gives an expression of DDL Flink's meaning and types.
 pub(super) fn coerced(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    let expr = expr.transform_up(|e| super::function::as_flink(e, schema)).data()?;
-    let expr = expr.rewrite(&mut TypeCoercionRewriter::new(schema)).data()?;
+    let expr = super::function::typed(expr, schema)?;
     Ok(super::function::plain_types(expr, schema)?)
 }
 

@@ -35,15 +35,18 @@ mod refuse;
 mod sink;
 /// CREATE STREAM.
 mod source;
-mod stopgap;
 /// The parts between shuffles.
 mod sub;
+/// Flink's spelling of expressions for the planner.
+mod spelling;
 /// SQL types.
 mod types;
 /// TUMBLE and HOP.
 mod window;
 /// WITH options.
 mod with;
+/// The planner's messages in our words.
+mod wording;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -92,8 +92,12 @@ impl Catalog {
         super::refuse::query(query, &self.functions, self.allow_nondeterministic)?;
         let planner = SqlToRel::new_with_options(self, parser_options());
         let mut statement = ast::Statement::Query(Box::new(query.clone()));
-        fields_of_elements(&mut statement);
-        let plan = planner.sql_statement_to_plan_with_context(statement, &mut PlannerContext::new())?;
+        super::spelling::planned(&mut statement)?;
+        let plan = planner.sql_statement_to_plan_with_context(statement, &mut PlannerContext::new()).map_err(|e| {
+            let fault = Fault::from(e).found(|name| super::spelling::place_of(query, name));
+            let clause = super::spelling::clause_of(query, &fault.to_string());
+            fault.at(clause)
+        })?;
         self.check_volatile(&plan)?;
         Ok(plan)
     }
@@ -104,14 +108,17 @@ impl Catalog {
     }
 
     /// An expression of DDL over a stream's columns.
-    pub fn expression(&self, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
-        super::refuse::expression(expr, &self.functions, self.allow_nondeterministic)?;
+    pub fn expression(&self, written: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
+        super::refuse::expression(written, &self.functions, self.allow_nondeterministic)?;
         let planner = SqlToRel::new_with_options(self, parser_options());
-        let mut expr = expr.clone();
-        fields_of_elements(&mut expr);
-        let planned = planner.sql_to_expr(expr, schema, &mut PlannerContext::new())?;
+        let mut expr = written.clone();
+        super::spelling::planned(&mut expr)?;
+        let planned = planner
+            .sql_to_expr(expr, schema, &mut PlannerContext::new())
+            .map_err(|e| Fault::from(e).found(|name| super::spelling::place_of(written, name)))?;
         if let Some(name) = aggregate_in(&planned) {
-            return Err(Fault::new(format!("{name} is an aggregate: it needs a query")));
+            let fault = Fault::new(format!("{name} is an aggregate: it needs a query"));
+            return Err(fault.at(super::spelling::place_of(written, &name)));
         }
         self.check_expr(&planned)?;
         super::expression::coerced(planned, schema)
@@ -167,13 +174,19 @@ fn parser_options() -> ParserOptions {
 /// Functions and types of one node; its output keeps its names.
 fn rewrite(plan: LogicalPlan) -> datafusion_common::Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::Union(union) = &plan {
+        for (n, field) in union.schema.fields().iter().enumerate() {
+            let types = union.inputs.iter().map(|input| Ok(input.schema().field(n).data_type().clone()));
+            super::function::one_kind(&format!("column \"{}\" of the UNION ALL", field.name()), types)?;
+        }
+    }
     let preserver = NamePreserver::new(&plan);
     let values = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_));
     plan.map_expressions(|expr| {
         let name = preserver.save(&expr);
-        let rewritten = expr.transform_up(|e| super::function::as_flink(e, &schema))?;
-        let aggregate = matches!(rewritten.data.clone().unalias(), Expr::AggregateFunction(_));
-        let expr = if values && !aggregate { super::function::plain_types(rewritten.data, &schema)? } else { rewritten.data };
+        let expr = super::function::typed(expr, &schema)?;
+        let aggregate = matches!(expr.clone().unalias(), Expr::AggregateFunction(_));
+        let expr = if values && !aggregate { super::function::plain_types(expr, &schema)? } else { expr };
         Ok(Transformed::yes(name.restore(expr)))
     })?
     .map_data(LogicalPlan::recompute_schema)
@@ -279,21 +292,4 @@ impl TableSource for Relation {
     fn get_logical_plan(&'_ self) -> Option<Cow<'_, LogicalPlan>> {
         self.plan.as_ref().map(Cow::Borrowed)
     }
-}
-
-/// `items[1].sku`: the planner takes a field behind an element only as a string.
-fn fields_of_elements(node: &mut impl ast::VisitMut) {
-    let _ = ast::visit_expressions_mut(node, |expr| {
-        if let ast::Expr::CompoundFieldAccess { access_chain, .. } = expr {
-            let fields = access_chain.iter_mut().skip_while(|access| matches!(access, ast::AccessExpr::Dot(_)));
-            for access in fields {
-                if let ast::AccessExpr::Dot(field) = access
-                    && let ast::Expr::Identifier(name) = field
-                {
-                    *field = ast::Expr::Value(ast::Value::SingleQuotedString(name.value.clone()).with_span(name.span));
-                }
-            }
-        }
-        std::ops::ControlFlow::<()>::Continue(())
-    });
 }

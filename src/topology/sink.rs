@@ -9,12 +9,11 @@ use super::ddl::{Definition, Item, Name};
 use super::expression;
 use super::fault::{Fault, Place, Result, list};
 use super::lower::{Distribution, Lineage, Lowered, Lowering, at};
-use super::stopgap::{derive_key, derive_value};
 use super::types::{instant_millis, sql_name, storable, widens};
 use super::with::Options;
 use super::{Metadata, Operation, Sink, SinkKey};
 use crate::codec::KeyFormat;
-use crate::contract::derive::DerivedField;
+use crate::contract::derive::{DerivedField, derive_key, derive_value};
 use crate::operator::consolidate::ConsolidateSpec;
 use crate::record::Topic;
 

@@ -203,6 +203,11 @@ fn unknown(key: &Name, sink: bool, known: &[&str]) -> Fault {
     if let Some(hint) = elsewhere(name) {
         return Fault::new(format!("option '{name}' does not belong in SQL")).at(place).hint(hint);
     }
+    if !sink && name == "partitions" {
+        return Fault::new("option 'partitions' is not one of a stream")
+            .at(place)
+            .hint("a topic that is read has its partitions already");
+    }
     if let Some(ours) = ksql(name) {
         return fault.hint(format!("{} is ksqlDB's: {ours}", name.to_uppercase()));
     }
@@ -218,11 +223,6 @@ fn unknown(key: &Name, sink: bool, known: &[&str]) -> Fault {
         return Fault::new(format!("option '{name}' is not one of a sink"))
             .at(place)
             .hint("bad records are a stream's: put it there");
-    }
-    if !sink && name == "partitions" {
-        return Fault::new("option 'partitions' is not one of a stream")
-            .at(place)
-            .hint("a topic that is read has its partitions already");
     }
     fault.nearest(name, known.iter().copied())
 }
