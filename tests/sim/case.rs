@@ -84,6 +84,8 @@ pub struct Key {
     pub only: bool,
     /// The key is an Avro record.
     pub avro: bool,
+    /// `'partitioner' = 'trusted'`.
+    pub trusted: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]

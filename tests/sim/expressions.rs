@@ -70,21 +70,22 @@ pub fn check(columns: &[(String, Type)], style: &Style, dice: &mut Dice) -> Expr
 
 /// A comparison whose arithmetic may fail.
 pub fn failing_condition(columns: &[(String, Type)], style: &Style, dice: &mut Dice) -> Expr {
-    let sum = long(columns, true, 2, style, dice);
+    let sum = long(columns, 2, style, dice);
     Expr::Compare(dice.pick(&COMPARES), Box::new(sum), Box::new(Expr::long(dice.pick(&[0, 3, 10]))))
 }
 
 /// An expression of any type.
-pub fn expression(columns: &[(String, Type)], may_fail: bool, style: &Style, dice: &mut Dice) -> (Expr, Type) {
+pub fn expression(columns: &[(String, Type)], style: &Style, dice: &mut Dice) -> (Expr, Type) {
     match dice.below(6) {
-        0..=2 => (long(columns, may_fail, 2, style, dice), Type::Long),
+        0..=2 => (long(columns, 2, style, dice), Type::Long),
         3 => (text(columns, style, dice), Type::Text),
         4 => (double(columns, style, dice), Type::Double),
         _ => (boolean(columns, 2, style, dice), Type::Bool),
     }
 }
 
-pub fn long(columns: &[(String, Type)], may_fail: bool, depth: u32, style: &Style, dice: &mut Dice) -> Expr {
+/// Arithmetic that may fail.
+pub fn long(columns: &[(String, Type)], depth: u32, style: &Style, dice: &mut Dice) -> Expr {
     let numbers: Vec<_> = columns.iter().filter(|(_, t)| matches!(t, Type::Long | Type::Int)).cloned().collect();
     if numbers.is_empty() {
         return Expr::long(dice.between(0, 9));
@@ -94,7 +95,7 @@ pub fn long(columns: &[(String, Type)], may_fail: bool, depth: u32, style: &Styl
         let value = Expr::column(&name);
         return if data_type == Type::Int { Expr::ToLong(Box::new(value)) } else { value };
     }
-    let below = |dice: &mut Dice| Box::new(long(columns, may_fail, depth - 1, style, dice));
+    let below = |dice: &mut Dice| Box::new(long(columns, depth - 1, style, dice));
     let a = below(dice);
     let small = Box::new(Expr::long(dice.between(2, 7)));
     match dice.below(10) {
@@ -104,17 +105,17 @@ pub fn long(columns: &[(String, Type)], may_fail: bool, depth: u32, style: &Styl
             Expr::Case(Box::new(boolean(columns, 1, style, dice)), a, b)
         }
         3 => Expr::Arithmetic(Arithmetic::Remainder, a, small),
-        4 if may_fail => {
+        4 => {
             // Division where it may.
             let b = below(dice);
             let guard = Expr::Compare(Compare::NotEqual, b.clone(), Box::new(Expr::long(0)));
             let quotient = Expr::Arithmetic(Arithmetic::Divide, a, b);
             Expr::Case(Box::new(guard), Box::new(quotient), Box::new(Expr::long(0)))
         }
-        5 if may_fail => Expr::Arithmetic(Arithmetic::Divide, a, below(dice)),
-        6 if may_fail => Expr::Arithmetic(Arithmetic::Multiply, a, small),
-        7 if may_fail => Expr::Arithmetic(Arithmetic::Add, a, below(dice)),
-        8 if may_fail => Expr::Arithmetic(Arithmetic::Subtract, a, small),
+        5 => Expr::Arithmetic(Arithmetic::Divide, a, below(dice)),
+        6 => Expr::Arithmetic(Arithmetic::Multiply, a, small),
+        7 => Expr::Arithmetic(Arithmetic::Add, a, below(dice)),
+        8 => Expr::Arithmetic(Arithmetic::Subtract, a, small),
         _ => *a,
     }
 }

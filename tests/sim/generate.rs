@@ -1,10 +1,7 @@
 //! Random pipelines: streams, views, unions, aggregates, sinks.
-//!
-//! Only pipelines whose meaning DESIGN settles: where it is left open what becomes of an expression that fails (below a filter that a
-//! planner may move), none is generated that can.
 
 use crate::case::{
-    Aggregate, Call, Case, Check, Function, Group, GroupBy, Named, Relation, Select, Sink, Source, Statement, Type, Window,
+    Aggregate, Call, Case, Check, Expr, Function, Group, GroupBy, Named, Relation, Select, Sink, Source, Statement, Type, Window,
 };
 use crate::dice::Dice;
 use crate::expressions::{boolean, check, column, expression, long};
@@ -17,11 +14,12 @@ pub fn case(seed: u64) -> Case {
         key: dice.pick(&[Type::Text, Type::Text, Type::Long, Type::Int]),
         time: dice.pick(&[Type::Millis, Type::Millis, Type::Micros]),
         wild: dice.chance(8),
+        avro: dice.chance(20),
         start_ms: dice.pick(&[1_767_571_200_000, 1_767_571_200_000, 1_767_571_261_123, -90_000, -2_208_988_800_000]),
     };
     let count = dice.pick(&[1, 1, 1, 2, 2, 3]);
     let mut case = Case {
-        sources: (0..count).map(|at| input::source(at, &style, dice)).collect(),
+        sources: (0..count).map(|at| input::source(at, count > 1, &style, dice)).collect(),
         sinks: Vec::new(),
         statements: Vec::new(),
         partitions: dice.between(1, 4) as i32,
@@ -45,6 +43,8 @@ pub fn case(seed: u64) -> Case {
 pub struct Style {
     pub key: Type,
     pub time: Type,
+    /// Keys are Avro records.
+    pub avro: bool,
     /// Doubles may be NaN or infinite; they are compared with nothing then.
     pub wild: bool,
     pub start_ms: i64,
@@ -67,8 +67,6 @@ struct Rows {
     /// The column by which the rows are distributed.
     key: String,
     time: Option<String>,
-    /// An expression below may fail, so no filter stands above.
-    may_fail: bool,
 }
 
 impl Rows {
@@ -118,7 +116,6 @@ fn stream(source: usize, style: &Style, case: &Case, dice: &mut Dice) -> Rows {
         columns: case.sources[source].columns(),
         key: case.sources[source].key.column.clone(),
         time: case.sources[source].time.as_ref().map(|time| time.column.clone()),
-        may_fail: false,
     };
     let rows = plain(source);
     if case.sources.len() > 1 && dice.chance(45) {
@@ -138,15 +135,14 @@ fn view(rows: Rows, style: &Style, dice: &mut Dice) -> Rows {
             columns.push(column(&rows.columns, &name));
         }
     }
-    let may_fail = dice.chance(40);
     if dice.chance(60) {
-        let (expr, data_type) = expression(&rows.columns, may_fail, style, dice);
+        let (expr, data_type) = expression(&rows.columns, style, dice);
         columns.push(Named { name: "computed".to_owned(), data_type, expr });
     }
     let filter = if dice.chance(50) { vec![boolean(&rows.columns, 2, style, dice)] } else { Vec::new() };
     let named = columns.iter().map(|column| (column.name.clone(), column.data_type)).collect();
     let relation = Relation::Select(Box::new(Select { input: rows.relation, filter, columns }));
-    Rows { relation, columns: named, key, time: rows.time, may_fail }
+    Rows { relation, columns: named, key, time: rows.time }
 }
 
 /// Both sides brought to the same columns.
@@ -174,7 +170,7 @@ fn union(a: Rows, b: Rows, style: &Style, dice: &mut Dice) -> Rows {
     let Relation::Select(first) = &branches[0] else { unreachable!("just made") };
     let columns = first.columns.iter().map(|column| (column.name.clone(), column.data_type)).collect();
     let time = timed.then(|| "at".to_owned());
-    Rows { relation: Relation::Union(branches), columns, key: "key".to_owned(), time, may_fail: false }
+    Rows { relation: Relation::Union(branches), columns, key: "key".to_owned(), time }
 }
 
 fn stateless(rows: &Rows, style: &Style, dice: &mut Dice) -> (Relation, Vec<String>) {
@@ -191,20 +187,20 @@ fn stateless(rows: &Rows, style: &Style, dice: &mut Dice) -> (Relation, Vec<Stri
         }
     }
     for at in 0..dice.between(1, 3) {
-        let (expr, data_type) = expression(&rows.columns, true, style, dice);
+        let (expr, data_type) = expression(&rows.columns, style, dice);
         columns.push(Named { name: format!("out{at}"), data_type, expr });
     }
-    let filter = conjuncts(rows, true, style, dice);
+    let filter = conjuncts(rows, style, dice);
     (Relation::Select(Box::new(Select { input: rows.relation.clone(), filter, columns })), key)
 }
 
-/// A filter that may fail only where nothing stands between it and the records.
-fn conjuncts(rows: &Rows, direct: bool, style: &Style, dice: &mut Dice) -> Vec<crate::case::Expr> {
-    if rows.may_fail || dice.chance(45) {
+/// What WHERE says: now and then with arithmetic that may fail.
+fn conjuncts(rows: &Rows, style: &Style, dice: &mut Dice) -> Vec<Expr> {
+    if dice.chance(45) {
         return Vec::new();
     }
     let mut filter = vec![boolean(&rows.columns, 2, style, dice)];
-    if direct && matches!(rows.relation, Relation::Source(_)) && dice.chance(20) {
+    if dice.chance(20) {
         filter.push(crate::expressions::failing_condition(&rows.columns, style, dice));
     }
     filter
@@ -242,7 +238,7 @@ fn over_aggregate(rows: &Rows, windows: bool, style: &Style, dice: &mut Dice) ->
     let mut columns: Vec<Named> = groups.iter().map(|group| column(&named, group)).collect();
     columns.extend(results.iter().map(|(name, _)| column(&named, name)));
     if results.iter().any(|(_, t)| matches!(t, Type::Long | Type::Int)) && dice.chance(50) {
-        let expr = long(&results, true, 1, style, dice);
+        let expr = long(&results, 1, style, dice);
         columns.push(Named { name: "derived".to_owned(), data_type: Type::Long, expr });
     }
     let filter = if dice.chance(60) { vec![boolean(&results, 1, style, dice)] } else { Vec::new() };
@@ -256,14 +252,12 @@ fn over_window(rows: &Rows, style: &Style, dice: &mut Dice) -> (Relation, Vec<St
     // Rows of one window end and one key of the outer aggregate must be one: their order would be that of the keys' encoding.
     inner.groups.retain(|group| !matches!(&group.by, GroupBy::Expr(_)) || group.name == rows.key);
     inner.columns.retain(|column| match &column.expr {
-        crate::case::Expr::Column(name) => {
-            inner.groups.iter().any(|g| g.name == *name) || inner.calls.iter().any(|c| c.name == *name)
-        }
+        Expr::Column(name) => inner.groups.iter().any(|g| g.name == *name) || inner.calls.iter().any(|c| c.name == *name),
         _ => true,
     });
     if !inner.groups.iter().any(|group| group.by == GroupBy::WindowTime) {
         inner.groups.push(Group { name: "inner_time".to_owned(), data_type: style.time, by: GroupBy::WindowTime });
-        let expr = crate::case::Expr::column("inner_time");
+        let expr = Expr::column("inner_time");
         inner.columns.push(Named { name: "inner_time".to_owned(), data_type: Type::Millis, expr });
     }
     for group in &mut inner.groups {
@@ -280,7 +274,6 @@ fn over_window(rows: &Rows, style: &Style, dice: &mut Dice) -> (Relation, Vec<St
         columns,
         key: rows.key.clone(),
         time: Some("inner_time".to_owned()),
-        may_fail: false,
     };
     windowed(&rows, style, dice)
 }
@@ -319,37 +312,38 @@ fn aggregate(rows: &Rows, windows: bool, outermost: bool, style: &Style, dice: &
         if !fit.is_empty() {
             let (name, data_type) = dice.pick(&fit);
             groups.push(match data_type {
-                Type::Text if dice.chance(40) => {
-                    by("upper_group", Type::Text, crate::case::Expr::Upper(Box::new(crate::case::Expr::column(&name))))
-                }
-                _ => by(&name, data_type, crate::case::Expr::column(&name)),
+                Type::Text if dice.chance(40) => by("upper_group", Type::Text, Expr::Upper(Box::new(Expr::column(&name)))),
+                _ => by(&name, data_type, Expr::column(&name)),
             });
         }
     }
-    let calls = calls(rows, style, dice);
+    let calls = calls(rows, if outermost { "call" } else { "inner" }, style, dice);
     let results: Vec<(String, Type)> = calls.iter().map(|call| (call.name.clone(), call.result())).collect();
-    let having = dice.chance(30).then(|| boolean(&results, 1, style, dice));
+    let having = dice.chance(30).then(|| match dice.below(8) {
+        0 => crate::expressions::failing_condition(&results, style, dice),
+        _ => boolean(&results, 1, style, dice),
+    });
     let mut columns: Vec<Named> = groups
         .iter()
-        .map(|group| Named { name: group.name.clone(), data_type: group.data_type, expr: crate::case::Expr::column(&group.name) })
+        .map(|group| Named { name: group.name.clone(), data_type: group.data_type, expr: Expr::column(&group.name) })
         .collect();
     for (name, _) in &results {
         columns.push(column(&results, name));
     }
     if outermost && results.iter().any(|(_, t)| matches!(t, Type::Long | Type::Int)) && dice.chance(30) {
-        let expr = long(&results, true, 1, style, dice);
+        let expr = long(&results, 1, style, dice);
         columns.push(Named { name: "derived".to_owned(), data_type: Type::Long, expr });
     }
-    let filter = conjuncts(rows, !windows, style, dice);
+    let filter = conjuncts(rows, style, dice);
     let window = windows.then(|| window(rows.time.as_ref().expect("windows need a time"), dice));
     Aggregate { input: rows.relation.clone(), window, filter, groups, calls, having, columns }
 }
 
-fn calls(rows: &Rows, style: &Style, dice: &mut Dice) -> Vec<Call> {
+fn calls(rows: &Rows, prefix: &str, style: &Style, dice: &mut Dice) -> Vec<Call> {
     let mut calls = Vec::new();
     let others: Vec<_> = rows.columns.iter().filter(|(name, _)| *name != rows.key).cloned().collect();
     for at in 0..dice.between(1, 5) {
-        let name = format!("call{at}");
+        let name = format!("{prefix}{at}");
         let count = |name| Call { name, function: Function::Count, arg: None, distinct: false, filter: None };
         if others.is_empty() || dice.chance(20) {
             calls.push(count(name));
@@ -363,14 +357,13 @@ fn calls(rows: &Rows, style: &Style, dice: &mut Dice) -> Vec<Call> {
             _ => vec![Function::Sum, Function::Sum, Function::Avg, Function::Min, Function::Max],
         });
         let function = dice.pick(&functions);
-        let mut arg = crate::case::Expr::column(&from);
+        let mut arg = Expr::column(&from);
         if data_type == Type::Long && matches!(function, Function::Sum | Function::Max | Function::Count) && dice.chance(25) {
-            arg = long(&others, true, 1, style, dice);
+            arg = long(&others, 1, style, dice);
         }
         let distinct = match (function, data_type) {
             (Function::Count, Type::Double) => false,
             (Function::Count, _) => dice.chance(50),
-            (Function::Sum, Type::Long | Type::Int) => dice.chance(15),
             _ => false,
         };
         let filter = dice.chance(25).then(|| boolean(&others, 1, style, dice));

@@ -262,6 +262,9 @@ fn stream(source: &Source, sql: &mut String) {
     let mut options = vec![("topic".to_owned(), source.name.clone()), ("format".to_owned(), "avro".to_owned())];
     options.push(("key.format".to_owned(), format.to_owned()));
     options.push(("key.fields".to_owned(), source.key.column.clone()));
+    if source.key.trusted {
+        options.push(("partitioner".to_owned(), "trusted".to_owned()));
+    }
     if source.tombstones {
         options.push(("tombstones".to_owned(), "dead_letter".to_owned()));
     }
