@@ -36,9 +36,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 /// What CI runs.
-const SEEDS: Range<u64> = 0..250;
-/// Interleavings per mode.
-const INTERLEAVINGS: u64 = 2;
+const SEEDS: Range<u64> = 0..400;
 /// What all seeds together must have met, so that it can be seen that they test something.
 const MET: [&str; 20] = [
     "late rows",
@@ -131,7 +129,8 @@ fn seeds() -> (Range<u64>, bool) {
 fn one(seed: u64) -> Result<BTreeMap<String, u64>, String> {
     let case = generate::case(seed);
     let dir = folder(&format!("seed-{seed}"));
-    let interleavings: Vec<u64> = (0..INTERLEAVINGS).map(|n| seed.wrapping_mul(INTERLEAVINGS) + n).collect();
+    // One interleaving per mode: another seed finds more than another order of the same records.
+    let interleavings = [seed];
     let failure = match run::run(&case, &dir, &interleavings) {
         Ok(expected) => {
             let _ = std::fs::remove_dir_all(&dir);

@@ -291,14 +291,6 @@ impl Model<'_> {
         let mut groups: BTreeMap<(i32, i64, String), Members> = BTreeMap::new();
         for row in self.rows(&aggregate.input, &below) {
             let of = lookup(&columns, &row.values);
-            match passes(&aggregate.filter, &of) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(Failed) => {
-                    self.fail(&row, "expression");
-                    continue;
-                }
-            }
             let ends = match &aggregate.window {
                 None => vec![i64::MAX],
                 Some(window) => {
@@ -315,6 +307,15 @@ impl Model<'_> {
             if ends.is_empty() {
                 self.count("rows in no window", 1);
                 continue;
+            }
+            // FROM, with its windows, comes before WHERE; lateness is the aggregate's.
+            match passes(&aggregate.filter, &of) {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(Failed) => {
+                    self.fail(&row, "expression");
+                    continue;
+                }
             }
             let open: Vec<i64> = ends.iter().copied().filter(|end| row.derived || *end > row.watermark).collect();
             if open.is_empty() {
