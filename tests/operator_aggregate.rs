@@ -403,7 +403,7 @@ proptest! {
             }
         }
         let mut aggregate = updating(true);
-        let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0] });
+        let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0], bare: false });
         let mut table = BTreeMap::new();
         let mut changelog: Vec<RecordBatch> = Vec::new();
         let (mut at, mut committed) = (0, 0);

@@ -28,3 +28,17 @@ fn a_projection_and_a_window_compile() {
         assert!(explain(&topology).contains("orders"));
     }
 }
+
+#[test]
+fn a_distinct_that_no_aggregate_has_is_refused_at_its_place() {
+    for function in ["SUM", "AVG", "STDDEV_POP"] {
+        let sql = format!(
+            "CREATE SINK t (PRIMARY KEY (customer)) WITH ('format' = 'avro');\n\
+             INSERT INTO t SELECT customer, {function}(DISTINCT amount) AS total FROM orders GROUP BY customer"
+        );
+        let error = built(&format!("{ORDERS}{sql}")).unwrap_err();
+        assert_eq!(error.kind, Kind::Config);
+        let text = error.to_string();
+        assert!(text.contains(&format!("{function}(DISTINCT ...): not in this release")) && text.contains("p.sql:3:"), "{text}");
+    }
+}

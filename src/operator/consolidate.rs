@@ -1,12 +1,12 @@
 //! Before an upsert sink: one value or one tombstone per key and commit.
 
-use arrow::array::{Int8Array, Int64Array, RecordBatch};
+use arrow::array::{Array, BooleanArray, Int8Array, Int64Array, RecordBatch};
 use arrow::compute::interleave_record_batch;
 
-use super::evaluate::broken;
+use super::evaluate::{broken, reject};
 use super::key::{KeyShape, KeyTable};
 use super::{Operator, Output};
-use crate::error::Result;
+use crate::error::{BadClass, Result};
 use crate::record::{Batch, Partition};
 
 /// Holds weighted rows until `flush`, then emits per key the last inserted row (weight +1), or, when only retractions are left, a row
@@ -15,6 +15,9 @@ use crate::record::{Batch, Partition};
 pub struct ConsolidateSpec {
     /// The sink's PRIMARY KEY in the input.
     pub key_columns: Vec<usize>,
+    /// The key is one bare column, which holds no NULL: such a row is refused here, not where it would be written, since which rows
+    /// are written depends on where commits fall.
+    pub bare: bool,
 }
 
 /// Runs a [`ConsolidateSpec`]. It holds rows only between two commits: a commit that failed is undone by [`Consolidate::clear`].
@@ -83,7 +86,8 @@ impl Consolidate {
 }
 
 impl Operator for Consolidate {
-    fn push(&mut self, _port: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+    fn push(&mut self, _port: usize, batch: Batch, out: &mut Output) -> Result<()> {
+        let batch = if self.spec.bare { self.without_null_keys(batch, out)? } else { batch };
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -141,6 +145,17 @@ impl Operator for Consolidate {
 }
 
 impl Consolidate {
+    fn without_null_keys(&self, batch: Batch, out: &mut Output) -> Result<Batch> {
+        let key = batch.rows.column(self.spec.key_columns[0]);
+        let Some(nulls) = key.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { return Ok(batch) };
+        let name = batch.rows.schema_ref().field(self.spec.key_columns[0]).name();
+        let message = format!("column \"{name}\": the key is NULL");
+        // What a retraction takes back was refused when it came.
+        let refused = (0..batch.num_rows()).filter(|row| nulls.is_null(*row) && batch.weight(*row) > 0);
+        reject(&batch, &refused.map(|row| (row, message.clone())).collect::<Vec<_>>(), BadClass::Key, out);
+        batch.filter(&BooleanArray::new(nulls.into_inner(), None)).map_err(|e| broken("filter", e))
+    }
+
     fn rows(&self, places: &[Place]) -> Result<RecordBatch> {
         let one = &self.held[0].rows;
         if self.held.len() == 1 && places.len() == one.num_rows() && places.iter().enumerate().all(|(at, (_, row))| at == *row) {

@@ -247,8 +247,9 @@ fn call(
             function,
             Function::Min | Function::Max | Function::FirstValue | Function::LastValue | Function::BoolAnd | Function::BoolOr
         );
-    if distinct && matches!(function, Function::StddevPop | Function::StddevSamp | Function::VarPop | Function::VarSamp) {
-        return Err(Fault::new(format!("{called}(DISTINCT ...): not in this release")));
+    if distinct && !matches!(function, Function::Count | Function::Other(_)) {
+        return Err(Fault::new(format!("{called}(DISTINCT ...): not in this release"))
+            .hint("COUNT(DISTINCT ...) is; else aggregate the results of a window grouped by the value too"));
     }
     let nullable = match function {
         Function::Count => false,

@@ -157,7 +157,7 @@ impl Target {
             .map(|(a, field)| expression::cast(Arc::clone(&a.expr), &input, field.data_type()));
         let mut node = lowering.project_to(lowered.node, exprs.collect::<Result<_>>()?, Arc::clone(&schema));
         if let Some(key) = &key {
-            let spec = ConsolidateSpec { key_columns: key.columns.clone() };
+            let spec = ConsolidateSpec { key_columns: key.columns.clone(), bare: key.format != KeyFormat::Avro };
             node = lowering.add(Operation::Consolidate(spec), vec![node], Arc::clone(&schema));
         }
         lowering.add(Operation::Sink(insert.sink_index), vec![node], Arc::clone(&schema));
