@@ -258,7 +258,7 @@ fn shown(url: &Url) -> String {
 fn client(settings: &RegistrySettings) -> Result<Client> {
     let mut builder = Client::builder().timeout(settings.timeout);
     if let Some(file) = &settings.ca_file {
-        let bundle = pem("ca_file", file, |bytes| Certificate::from_pem_bundle(bytes))?;
+        let bundle = pem("ca_file", file, Certificate::from_pem_bundle)?;
         if bundle.is_empty() {
             return Err(Error::config(format!("[registry] ca_file \"{}\" holds no certificate", file.display()))
                 .hint("give a PEM file with the authority that signed the registry's certificate"));
