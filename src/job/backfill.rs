@@ -183,7 +183,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
     let tasks = counts.iter().copied().max().unwrap_or(0);
     let outputs: BTreeMap<&str, &Topic> = planned.outputs.iter().map(|(sink, topic)| (sink.as_str(), topic)).collect();
     let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(outputs[sink.name.as_str()].clone()))?;
-    let mut internal = prepare::internal_topics(site, topology, &names, tasks)?;
+    let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
     prepare::check_topics(site, &mut sinks, request.output == Output::Shadow)?;
     prepare::check_topics(site, &mut internal, true)?;
     prepare::check_schemas(site, topology)?;
@@ -203,7 +203,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         control::write(site.log.as_ref(), &names, instance, change)?;
     }
     let letters = internal[1].partitions.min(internal[2].partitions);
-    let mut plan = prepare::plan(site, topology, names, counts, targets, letters);
+    let mut plan = prepare::plan(site, topology, names, counts, targets, letters)?;
     plan.emit_from = emit_from(site, &planned.from)?;
     let settings = &site.settings;
     let run = Run {
