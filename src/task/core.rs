@@ -192,7 +192,8 @@ impl Core {
 
     /// Every lead partition held.
     pub fn held(&self) -> Vec<TopicPartition> {
-        let lead = |task: &TaskId| self.leads.iter().find(|(_, sub)| **sub == task.sub).map(|(topic, _)| topic.partition(task.number));
+        let lead =
+            |task: &TaskId| self.leads.iter().find(|(_, sub)| **sub == task.sub).map(|(topic, _)| topic.partition(task.number));
         self.held.iter().filter_map(lead).collect()
     }
 
@@ -385,7 +386,10 @@ mod tests {
 
     fn running() -> Core {
         let mut core = Core::new(Cadence::live(100), BTreeMap::from([(Topic::new("orders"), 0)]));
-        assert_eq!(core.on(Event::Assigned(vec![partition(0), partition(1)]), 0), [Action::Restore(task(0)), Action::Restore(task(1))]);
+        assert_eq!(
+            core.on(Event::Assigned(vec![partition(0), partition(1)]), 0),
+            [Action::Restore(task(0)), Action::Restore(task(1))]
+        );
         core.on(Event::Restored(task(0)), 1);
         core.on(Event::Restored(task(1)), 1);
         core

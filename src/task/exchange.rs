@@ -218,15 +218,16 @@ impl Inbox {
         match text(headers, FORMAT_HEADER) {
             Some(FORMAT) => {}
             found => {
-                return Err(Error::corrupt(format!("format {found:?} of a repartition message, this version reads \"{FORMAT}\""))
-                    .hint("something else wrote into the topic, or a newer version of tidemill did"));
+                return Err(Error::corrupt(format!(
+                    "format {found:?} of a repartition message, this version reads \"{FORMAT}\""
+                ))
+                .hint("something else wrote into the topic, or a newer version of tidemill did"));
             }
         }
         let number = |name: &str| text(headers, name).and_then(|text| text.parse::<i64>().ok());
         let sender = number(SENDER_HEADER).and_then(|n| usize::try_from(n).ok()).filter(|n| *n < self.state.senders.len());
-        let sender = sender.ok_or_else(|| {
-            Error::corrupt(format!("header \"{SENDER_HEADER}\" names no task of {}", self.state.senders.len()))
-        })?;
+        let sender = sender
+            .ok_or_else(|| Error::corrupt(format!("header \"{SENDER_HEADER}\" names no task of {}", self.state.senders.len())))?;
         if !value.is_empty() {
             let origin = text(headers, ORIGIN_HEADER).and_then(parse_origin);
             let origin = origin.ok_or_else(|| Error::corrupt(format!("header \"{ORIGIN_HEADER}\" is missing or malformed")))?;

@@ -110,17 +110,7 @@ impl Plan {
             let lead = inputs.iter().position(|input| input.partitions == most).expect("a sub-topology reads something");
             subs.push(Sub { topology: sub, inputs, lead });
         }
-        Ok(Plan {
-            topology,
-            names,
-            targets,
-            source_partitions,
-            letter_partitions,
-            message_bytes,
-            emit_from: None,
-            subs,
-            readers,
-        })
+        Ok(Plan { topology, names, targets, source_partitions, letter_partitions, message_bytes, emit_from: None, subs, readers })
     }
 
     pub fn subs(&self) -> impl Iterator<Item = &SubTopology> {

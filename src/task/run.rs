@@ -147,7 +147,8 @@ impl Worker {
         let producer = log.producer(&producer_settings(&run))?;
         let consumer = join(log.as_ref(), &run)?;
         let ends = run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish)).transpose()?;
-        let of_lead = |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
+        let of_lead =
+            |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
         let leads = run.plan.leads().iter().filter_map(of_lead).collect();
         Ok(Worker {
             core: Core::new(run.cadence, leads),

@@ -63,7 +63,8 @@ impl World {
         World::on(support::kafka_of_my_own()?, what)
     }
 
-    fn on(broker: Broker, what: &str) -> Option<World> {
+    /// On a given broker.
+    pub fn on(broker: Broker, what: &str) -> Option<World> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let Some(registry_url) = broker.registry.clone() else {
             assert!(std::env::var("REQUIRE_KAFKA").is_err(), "REQUIRE_KAFKA is set, and there is no schema registry");

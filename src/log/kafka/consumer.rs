@@ -234,7 +234,8 @@ impl GroupMember {
                 }
                 Rebalance::Lost(mut partitions) => {
                     let followers = self.going(&partitions);
-                    partitions.extend(followers.into_iter().filter(|follower| !self.settings.topics.contains_key(&follower.topic)));
+                    partitions
+                        .extend(followers.into_iter().filter(|follower| !self.settings.topics.contains_key(&follower.topic)));
                     self.forget(&partitions);
                     self.revoked.retain(|partition| !partitions.contains(partition));
                     if !partitions.is_empty() {
