@@ -10,6 +10,8 @@ mod support;
 mod bounded;
 #[path = "broker/commands.rs"]
 mod commands;
+#[path = "broker/contracts.rs"]
+mod contracts;
 #[path = "broker/crash.rs"]
 mod crash;
 #[path = "broker/freeze.rs"]
@@ -20,6 +22,8 @@ mod outage;
 mod program;
 #[path = "broker/refused.rs"]
 mod refused;
+#[path = "broker/security.rs"]
+mod security;
 #[path = "broker/shop.rs"]
 mod shop;
 #[path = "broker/world.rs"]

@@ -90,7 +90,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     // The name that was shown is the name that runs, though another job may have begun meanwhile.
     request.job = Some(planned.job.clone());
     let (planned, run) = backfill::prepare_as(&site, topology, &request, state.instance())?;
-    compiled.lock.keep()?;
+    compiled.lock.keep(site.registry.as_ref())?;
     let progress = match work(&site, run, &planned, &stop) {
         Ok(progress) => progress,
         Err((error, commits)) => {

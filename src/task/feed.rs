@@ -11,8 +11,9 @@ use arrow::compute::take_record_batch;
 
 use crate::codec::avro::AvroDecoder;
 use crate::codec::key::KeyDecoder;
+use crate::codec::wire::{HeaderIds, KEY_HEADER, VALUE_HEADER};
 use crate::codec::{BadValue, Decoded};
-use crate::contract::{AvroSchema, SchemaId};
+use crate::contract::{AvroSchema, WriterId};
 use crate::error::{BadClass, Error, Result};
 use crate::operator::ingest::Ingest;
 use crate::operator::{Output, Rejected};
@@ -58,7 +59,7 @@ impl Feed {
         let key = source
             .key
             .as_ref()
-            .map(|key| KeyDecoder::new(key.format, key.contract.as_deref(), &key.columns, &key.fields))
+            .map(|key| KeyDecoder::new(key.format, key.contract.as_deref(), &key.columns, &key.members, &key.fields))
             .transpose()?;
         let place = u16::try_from(index).map_err(|_| Error::config("more than 65,535 sources in one pipeline"))?;
         let mut ingest = Ingest::new(source.ingest.clone(), place, partition.partition);
@@ -86,10 +87,10 @@ impl Feed {
     }
 
     /// Schema ids in the chunk whose writer is not known yet, in keys and values.
-    pub fn missing(&self, chunk: &Chunk) -> Vec<SchemaId> {
-        let mut ids = self.value.missing(&chunk.values);
+    pub fn missing(&self, chunk: &Chunk) -> Vec<WriterId> {
+        let mut ids = self.value.missing(&chunk.values, &value_ids(chunk));
         if let Some(key) = &self.key {
-            ids.extend(key.missing(&chunk.keys));
+            ids.extend(key.missing(&chunk.keys, &key_ids(chunk)));
         }
         ids.sort_unstable();
         ids.dedup();
@@ -100,12 +101,12 @@ impl Feed {
     ///
     /// # Errors
     /// `Contract` when the writer's schema can't be resolved to the pinned one.
-    pub fn add_writer(&mut self, chunk: &Chunk, id: SchemaId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
-        if self.value.missing(&chunk.values).contains(&id) {
+    pub fn add_writer(&mut self, chunk: &Chunk, id: WriterId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
+        if self.value.missing(&chunk.values, &value_ids(chunk)).contains(&id) {
             self.value.add_writer(id, schema.cloned()).map_err(|e| e.context(&self.partition))?;
         }
         if let Some(key) = &mut self.key
-            && key.missing(&chunk.keys).contains(&id)
+            && key.missing(&chunk.keys, &key_ids(chunk)).contains(&id)
         {
             key.add_writer(id, schema.cloned()).map_err(|e| e.context(&self.partition))?;
         }
@@ -113,7 +114,7 @@ impl Feed {
     }
 
     /// Decodes a chunk and gives its rows their positions. Bad records go to `out.rejected`; their schema ids to `ids`.
-    pub fn decode(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, SchemaId>) -> Result<Option<Batch>> {
+    pub fn decode(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, WriterId>) -> Result<Option<Batch>> {
         assert!(
             chunk.offsets.first().is_none_or(|first| first.0 >= self.position.0),
             "records are delivered once and in order: {} is at {}, the chunk starts at {:?}",
@@ -129,8 +130,8 @@ impl Feed {
         Ok(batch)
     }
 
-    fn rows(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, SchemaId>) -> Result<Option<Batch>> {
-        let Decoded { mut rows, mut kept, nulls, bad } = self.value.decode(&chunk.values)?;
+    fn rows(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, WriterId>) -> Result<Option<Batch>> {
+        let Decoded { mut rows, mut kept, nulls, bad } = self.value.decode(&chunk.values, &value_ids(chunk))?;
         self.reject(chunk, bad, out, ids);
         self.skipped += nulls.len() as u64;
         if self.null_value == NullValue::DeadLetter {
@@ -139,7 +140,7 @@ impl Feed {
         }
         let mut keys = None;
         if let Some(decoder) = &mut self.key {
-            let decoded = decoder.decode(&chunk.keys)?;
+            let decoded = decoder.decode(&chunk.keys, &key_ids(chunk))?;
             let bad: Vec<BadValue> = decoded.bad.into_iter().filter(|bad| kept.binary_search(&bad.row).is_ok()).collect();
             (rows, kept, keys) = intersect(rows, kept, decoded.rows, &decoded.kept)?;
             self.reject(chunk, bad, out, ids);
@@ -162,7 +163,7 @@ impl Feed {
         self.ingest.ingest(decoded, offsets, &timestamps, out).map_err(|e| e.context(&self.partition))
     }
 
-    fn reject(&self, chunk: &Chunk, bad: Vec<BadValue>, out: &mut Output, ids: &mut BTreeMap<Offset, SchemaId>) {
+    fn reject(&self, chunk: &Chunk, bad: Vec<BadValue>, out: &mut Output, ids: &mut BTreeMap<Offset, WriterId>) {
         for bad in bad {
             let offset = chunk.offsets[bad.row as usize];
             if let Some(id) = bad.schema_id {
@@ -177,6 +178,14 @@ impl Feed {
             });
         }
     }
+}
+
+fn value_ids(chunk: &Chunk) -> HeaderIds {
+    HeaderIds::of(&chunk.headers, VALUE_HEADER)
+}
+
+fn key_ids(chunk: &Chunk) -> HeaderIds {
+    HeaderIds::of(&chunk.headers, KEY_HEADER)
 }
 
 /// Rows that decoded in both value and key.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 
-use crate::contract::{AvroSchema, SchemaId};
+use crate::contract::{AvroSchema, WriterId};
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffset, CommittedOffsets};
 use crate::operator::aggregate::Aggregate;
@@ -265,15 +265,15 @@ impl Task {
         std::mem::take(&mut self.withdrawn)
     }
 
-    pub fn missing(&self, chunk: &Chunk) -> Vec<SchemaId> {
+    pub fn missing(&self, chunk: &Chunk) -> Vec<WriterId> {
         let feeds = self.feeds.iter().filter(|feed| feed.partition == chunk.partition);
-        let mut ids: Vec<SchemaId> = feeds.flat_map(|feed| feed.missing(chunk)).collect();
+        let mut ids: Vec<WriterId> = feeds.flat_map(|feed| feed.missing(chunk)).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 
-    pub fn add_writer(&mut self, chunk: &Chunk, id: SchemaId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
+    pub fn add_writer(&mut self, chunk: &Chunk, id: WriterId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
         for feed in self.feeds.iter_mut().filter(|feed| feed.partition == chunk.partition) {
             feed.add_writer(chunk, id, schema)?;
         }
@@ -593,7 +593,7 @@ impl Task {
         source.on_bad.get(&rejected.class).copied().unwrap_or(OnViolation::DeadLetter)
     }
 
-    fn write_letters(&mut self, found: &Found, schema_ids: &BTreeMap<Offset, SchemaId>, chunk: Option<&Chunk>) {
+    fn write_letters(&mut self, found: &Found, schema_ids: &BTreeMap<Offset, WriterId>, chunk: Option<&Chunk>) {
         let plan = self.plan.clone();
         let id = |node: usize| plan.topology.nodes[node].id.as_str();
         for (node, rejected) in &found.rejected {

@@ -120,6 +120,7 @@ fn policy(on_violation: OnViolation) -> &'static str {
 fn format_name(format: KeyFormat) -> &'static str {
     match format {
         KeyFormat::Avro => "avro",
+        KeyFormat::Json => "json",
         KeyFormat::String => "string",
         KeyFormat::Long => "long",
         KeyFormat::Int => "int",

@@ -185,8 +185,10 @@ pub struct SourceKey {
     pub format: KeyFormat,
     pub contract: Option<Arc<Contract>>,
     /// Fields of the key that are used: the columns of `ingest.decoded` after the value's. For Avro records the field's index in the
-    /// contract; for raw formats one entry, 0.
+    /// contract; for JSON its place in `key.fields`; for raw formats one entry, 0.
     pub columns: Vec<usize>,
+    /// What they are called in the key: the names without `key.fields-prefix`.
+    pub members: Vec<String>,
     /// Their names and types.
     pub fields: Vec<FieldRef>,
 }

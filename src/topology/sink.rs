@@ -13,6 +13,7 @@ use super::types::{instant_millis, sql_name, storable, widens};
 use super::with::Options;
 use super::{Metadata, Operation, Sink, SinkKey};
 use crate::codec::KeyFormat;
+use crate::codec::key::json_holds;
 use crate::contract::derive::{DerivedField, derive_key, derive_value};
 use crate::operator::consolidate::ConsolidateSpec;
 use crate::record::Topic;
@@ -337,8 +338,16 @@ impl Target {
         }
         self.derivable(&columns, lineage, lowered).map_err(|f| f.at(*place))?;
         let format = self.options.key_format.unwrap_or(KeyFormat::Avro);
+        if format == KeyFormat::Json
+            && let Some(at) = columns.iter().position(|column| !json_holds(schema.field(*column).data_type()))
+        {
+            let held = sql_name(schema.field(columns[at]).data_type());
+            return Err(Fault::new(format!("a JSON key has no member of type {held} (\"{}\")", names[at].value))
+                .at(*place)
+                .hint(format!("CAST({} AS STRING), or another 'key.format'", names[at].value)));
+        }
         let wanted: Option<(&[DataType], &str)> = match format {
-            KeyFormat::Avro => None,
+            KeyFormat::Avro | KeyFormat::Json => None,
             KeyFormat::String => Some((&[DataType::Utf8], "STRING")),
             KeyFormat::Long => Some((&[DataType::Int64], "BIGINT")),
             KeyFormat::Int => Some((&[DataType::Int32], "INT")),
@@ -348,7 +357,7 @@ impl Target {
             let [only] = columns.as_slice() else {
                 return Err(Fault::new(format!("a bare key is one column, and the PRIMARY KEY has {}", columns.len()))
                     .at(*place)
-                    .hint("leave 'key.format' out: several columns make an Avro record"));
+                    .hint("leave 'key.format' out: several columns make an Avro record; or take 'key.format' = 'json'"));
             };
             let held = schema.field(*only).data_type();
             if !types.contains(held) {

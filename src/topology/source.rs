@@ -15,6 +15,7 @@ use super::types::{UTC, instant_millis, map_type, same, sql_name, widens};
 use super::with::Options;
 use super::{Metadata, NullValue, Source, SourceKey};
 use crate::codec::KeyFormat;
+use crate::codec::key::json_holds;
 use crate::contract::{Contract, Contracts};
 use crate::operator::ingest::{Check, EventTime, IngestSpec, OnViolation};
 use crate::record::Topic;
@@ -127,12 +128,14 @@ pub(super) fn stream(
             .at(topic_place)
             .hint("register its Avro schema, or name another subject with 'value.subject'"));
     };
+    let key_names = key_names(&definition.items, &options)?;
     let mut resolve = Resolve {
         definition: &definition.name,
         options: &options,
         contracts,
         topic: &topic,
         value: &value,
+        keys: &key_names,
         key_contract: None,
         key_format: options.key_format,
     };
@@ -143,11 +146,10 @@ pub(super) fn stream(
             columns.push(Column { field: Arc::clone(field), origin: Origin::Value(n), place: None });
         }
     }
-    let key_names = key_names(&definition.items, &options)?;
     if !declared {
         for name in &key_names {
             if !columns.iter().any(|c| *c.field.name() == name.value) {
-                columns.push(resolve.key_column(name)?);
+                columns.push(resolve.key_column(name, None)?);
             }
         }
     }
@@ -156,7 +158,7 @@ pub(super) fn stream(
     for item in definition.items {
         match item {
             Item::Column { name, data_type, nullable, place } => {
-                columns.push(resolve.physical(&name, &data_type, nullable, place, &key_names)?);
+                columns.push(resolve.physical(&name, &data_type, nullable, place)?);
             }
             Item::Metadata { name, data_type, from } => columns.push(metadata(&name, &data_type, &from)?),
             Item::Computed { name, expr } => {
@@ -253,13 +255,14 @@ struct Resolve<'a> {
     contracts: &'a dyn Contracts,
     topic: &'a Topic,
     value: &'a Arc<Contract>,
+    keys: &'a [Name],
     key_contract: Option<Arc<Contract>>,
     key_format: Option<KeyFormat>,
 }
 
 impl Resolve<'_> {
-    /// A column that only the key holds.
-    fn key_column(&mut self, name: &Name) -> Result<Column> {
+    /// A column that only the key holds; `declared` is its type in the file, which counts where the key has no contract of its own.
+    fn key_column(&mut self, name: &Name, declared: Option<&DataType>) -> Result<Column> {
         let prefix = &self.options.key_prefix;
         let field_name = match name.value.strip_prefix(prefix.as_str()) {
             Some(rest) if !rest.is_empty() => rest,
@@ -274,6 +277,7 @@ impl Resolve<'_> {
         let format = self.format(name)?;
         let raw = match format {
             KeyFormat::Avro => None,
+            KeyFormat::Json => return self.json_column(name, declared),
             KeyFormat::String => Some(DataType::Utf8),
             KeyFormat::Long => Some(DataType::Int64),
             KeyFormat::Int => Some(DataType::Int32),
@@ -307,6 +311,18 @@ impl Resolve<'_> {
         Ok(Column { field, origin: Origin::Key(at), place: name.place })
     }
 
+    /// A member of a JSON key: text unless the file declares another type.
+    fn json_column(&self, name: &Name, declared: Option<&DataType>) -> Result<Column> {
+        let data_type = declared.cloned().unwrap_or(DataType::Utf8);
+        if !json_holds(&data_type) {
+            return Err(Fault::new(format!("a JSON key has no member of type {} (\"{}\")", sql_name(&data_type), name.value))
+                .at(name.place)
+                .hint("declare it STRING, BOOLEAN, INT, BIGINT, DECIMAL, BYTES, DATE, TIME or TIMESTAMP(3)"));
+        }
+        let at = self.keys.iter().position(|key| key.value == name.value).unwrap_or_default();
+        Ok(Column { field: Arc::new(Field::new(&name.value, data_type, true)), origin: Origin::Key(at), place: name.place })
+    }
+
     fn format(&mut self, name: &Name) -> Result<KeyFormat> {
         if let Some(format) = self.key_format {
             return Ok(format);
@@ -320,7 +336,7 @@ impl Resolve<'_> {
             name.value, self.topic
         ))
         .at(name.place)
-        .hint("give 'key.format' = 'string' (or long, int, bytes, avro)"))
+        .hint("give 'key.format' = 'string' (or json, long, int, bytes, avro)"))
     }
 
     fn key_contract(&mut self, name: &Name) -> Result<Arc<Contract>> {
@@ -331,29 +347,22 @@ impl Resolve<'_> {
             let subject = self.options.key_subject.clone().unwrap_or_else(|| format!("{}-key", self.topic));
             return Err(Fault::new(format!("topic \"{}\" has no key contract: subject \"{subject}\" is not known", self.topic))
                 .at(name.place)
-                .hint("give 'key.format' = 'string' (or long, int, bytes) if its keys are not Avro"));
+                .hint("give 'key.format' = 'string' (or json, long, int, bytes) if its keys are not Avro"));
         };
         self.key_contract = Some(Arc::clone(&contract));
         Ok(contract)
     }
 
     /// A column that the file declares with a type: one of the value's fields, or one of the key's.
-    fn physical(
-        &mut self,
-        name: &Name,
-        declared: &DataType,
-        nullable: bool,
-        place: Option<Place>,
-        keys: &[Name],
-    ) -> Result<Column> {
+    fn physical(&mut self, name: &Name, declared: &DataType, nullable: bool, place: Option<Place>) -> Result<Column> {
         let found = self.value.columns.fields().iter().position(|f| *f.name() == name.value);
         let (mut column, subject) = match found {
             Some(at) => {
                 let field = Arc::clone(&self.value.columns.fields()[at]);
                 (Column { field, origin: Origin::Value(at), place: name.place }, self.value.subject.clone())
             }
-            None if keys.iter().any(|k| k.value == name.value) => {
-                let column = self.key_column(&Name { value: name.value.clone(), place: name.place })?;
+            None if self.keys.iter().any(|k| k.value == name.value) => {
+                let column = self.key_column(&Name { value: name.value.clone(), place: name.place }, Some(declared))?;
                 let subject = self.key_contract.as_ref().map_or("the key".to_owned(), |c| c.subject.clone());
                 (column, subject)
             }
@@ -473,7 +482,8 @@ fn resolve_watermark(columns: &[Column], name: &Name) -> Result<usize> {
 impl Stream {
     /// Whether equal keys are known to lie in one partition for a reason that holds across topics too.
     pub fn bare_or_trusted(&self) -> bool {
-        self.options.trusted || self.key_format.is_some_and(|f| f != KeyFormat::Avro)
+        // Of one JSON value there are several texts, as of one Avro value there are several schema ids.
+        self.options.trusted || self.key_format.is_some_and(|f| !matches!(f, KeyFormat::Avro | KeyFormat::Json))
     }
 
     /// The column's place in the contract of the value, for a sink that keeps the field as it is.
@@ -657,6 +667,12 @@ impl Decoded {
             format: stream.key_format.unwrap_or(KeyFormat::Avro),
             contract: stream.key_contract.clone(),
             columns: keys.iter().map(|(n, _)| *n).collect(),
+            members: keys
+                .iter()
+                .map(|(_, field)| {
+                    field.name().strip_prefix(stream.options.key_prefix.as_str()).unwrap_or(field.name()).to_owned()
+                })
+                .collect(),
             fields: keys
                 .iter()
                 .map(|(n, field)| match &stream.key_contract {

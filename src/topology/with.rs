@@ -169,12 +169,13 @@ fn key_format(text: &str) -> Result<KeyFormat> {
         "avro" | "avro-confluent" => Ok(KeyFormat::Avro),
         // Flink's raw format takes the column's type; a text is the usual one.
         "string" | "raw" => Ok(KeyFormat::String),
-        "json" => Err(Fault::new("'key.format' = 'json' is not in this release").hint("use avro, string, long, int or bytes")),
+        "json" => Ok(KeyFormat::Json),
         _ => choose(
             "key.format",
             text,
             &[
                 ("avro", KeyFormat::Avro),
+                ("json", KeyFormat::Json),
                 ("string", KeyFormat::String),
                 ("long", KeyFormat::Long),
                 ("int", KeyFormat::Int),

@@ -145,7 +145,7 @@ impl AvroEncoder {
                     out.kept.push(number);
                 }
                 Err(message) => {
-                    out.bad.push(BadValue { row: number, class: BadClass::Expression, message, schema_id: Some(self.id) });
+                    out.bad.push(BadValue { row: number, class: BadClass::Expression, message, schema_id: Some(self.id.into()) });
                 }
             }
         }

@@ -14,6 +14,7 @@ mod encode;
 pub(crate) mod number;
 mod plan;
 
+pub(crate) use column::{Column, Values};
 pub(crate) use cursor::{Cursor, Fault};
 pub use decode::AvroDecoder;
 pub use encode::AvroEncoder;
