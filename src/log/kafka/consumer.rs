@@ -11,7 +11,7 @@
 //! ```
 //! Both cooperative-sticky and `group.protocol=consumer` (KIP-848) are incremental in this sense.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,24 +21,28 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as rk;
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
-use crate::error::{Error, Result};
-use crate::log::{Consumer, ConsumerSettings, GroupMetadata, Polled};
-use crate::record::{OffsetVector, TopicPartition};
+use crate::error::{Error, Kind, Result};
+use crate::log::{Consumer, ConsumerSettings, GroupMetadata, Isolation, Polled};
+use crate::record::{OffsetVector, Topic, TopicPartition};
 
-use super::KafkaLog;
 use super::failure::Failure;
 use super::fetch::Fetch;
 use super::native::{Client, Partitions, Queue, Shared, entries, millis, owned};
+use super::{KafkaLog, admin};
 
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const UNSUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it is looked whether the topics are still the same.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) type Rebalances = VecDeque<Rebalance>;
 
 pub(super) enum Rebalance {
     Assigned(Vec<TopicPartition>, Option<Captured>),
-    Revoked(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>, Option<Captured>),
     Lost(Vec<TopicPartition>),
 }
 
@@ -51,6 +55,9 @@ pub(super) struct GroupMember {
     revoked: BTreeSet<TopicPartition>,
     /// Released, to be taken from the fetcher with the answer.
     released: Vec<TopicPartition>,
+    /// The topics' ids when the group was joined, where the broker tells them.
+    ids: BTreeMap<Topic, Option<String>>,
+    looked_at: Instant,
     membership: Arc<Membership>,
 }
 
@@ -124,7 +131,13 @@ unsafe extern "C" fn on_rebalance(
             if lost || shared.closing.load(Ordering::Relaxed) {
                 unassign(client, |partition| with_followers(&partitions, partition));
             }
-            if lost { Rebalance::Lost(partitions) } else { Rebalance::Revoked(partitions) }
+            if lost {
+                Rebalance::Lost(partitions)
+            } else {
+                // SAFETY: as above. What is not lost is still this member's until it answers, and the group has a new generation already:
+                // the commit that comes before the answer needs that one. A member that was expelled has none.
+                Rebalance::Revoked(partitions, unsafe { Captured::now(client) })
+            }
         }
         code => {
             tracing::warn!(?code, "rebalance failed");
@@ -169,10 +182,10 @@ fn unassign(client: *mut rk::rd_kafka_t, which: impl Fn(&TopicPartition) -> bool
 
 impl GroupMember {
     pub fn join(log: &KafkaLog, settings: &ConsumerSettings) -> Result<GroupMember> {
-        for topic in &settings.topics {
-            if log.describe(std::slice::from_ref(topic))?.is_empty() {
-                return Err(Error::config(format!("topic \"{topic}\" does not exist")));
-            }
+        let ids: BTreeMap<Topic, Option<String>> =
+            log.describe(&settings.topics)?.into_iter().map(|topic| (topic.topic, topic.id)).collect();
+        if let Some(missing) = settings.topics.iter().find(|topic| !ids.contains_key(*topic)) {
+            return Err(Error::config(format!("topic \"{missing}\" does not exist")));
         }
         let mut fixed = vec![("isolation.level", "read_committed")];
         if !log.settings().group_protocol_consumer() {
@@ -206,6 +219,8 @@ impl GroupMember {
             paused: BTreeSet::new(),
             revoked: BTreeSet::new(),
             released: Vec::new(),
+            ids,
+            looked_at: Instant::now(),
             membership: Arc::new(membership),
         })
     }
@@ -225,8 +240,9 @@ impl GroupMember {
                         return Some(Polled::Assigned(partitions));
                     }
                 }
-                Rebalance::Revoked(partitions) if partitions.is_empty() => unassign(self.fetch.client.rk, |_| false),
-                Rebalance::Revoked(partitions) => {
+                Rebalance::Revoked(partitions, _) if partitions.is_empty() => unassign(self.fetch.client.rk, |_| false),
+                Rebalance::Revoked(partitions, captured) => {
+                    self.remember(captured);
                     self.fetch.stop(&partitions);
                     self.revoked.extend(partitions.iter().cloned());
                     return Some(Polled::Revoked(partitions));
@@ -297,17 +313,58 @@ impl GroupMember {
         result.map_err(|failure| failure.error("seek"))?;
         let unstarted: Vec<_> = list.iter().filter(|entry| entry.code != Code::NoError).map(|entry| entry.partition()).collect();
         if !unstarted.is_empty() {
-            unassign(self.fetch.client.rk, |partition| unstarted.contains(partition));
-            self.hand_over(unstarted.iter().map(|partition| (partition, moved[partition].0)))?;
+            let again: OffsetVector = unstarted.into_iter().map(|partition| (partition.clone(), moved[&partition])).collect();
+            self.restart(&again)?;
         }
         Ok(())
+    }
+
+    /// Takes partitions from the fetcher and gives them back.
+    fn restart(&mut self, at: &OffsetVector) -> Result<()> {
+        unassign(self.fetch.client.rk, |partition| at.contains_key(partition));
+        self.fetch.wait_until_let_go(at)?;
+        self.hand_over(at.iter().map(|(partition, next)| (partition, next.0)))?;
+        self.fetch.set(at);
+        let paused: Vec<_> = self.paused.iter().filter(|partition| at.contains_key(*partition)).cloned().collect();
+        if paused.is_empty() { Ok(()) } else { self.set_paused(&paused, true) }
+    }
+
+    /// What is read is the topic that was there when the group was joined: not one of the same name, and not nothing.
+    fn look_at_topics(&mut self) -> Result<()> {
+        if !self.fetch.take_missing() && self.looked_at.elapsed() < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked_at = Instant::now();
+        let Some(fault) = self.fault() else { return Ok(()) };
+        // A broker that was just started may not know all of them yet.
+        std::thread::sleep(LOOK_AGAIN);
+        match self.fault() {
+            Some(again) if again == fault => Err(Error::config(fault).hint("what was not read yet is gone")),
+            _ => Ok(()),
+        }
+    }
+
+    /// `None` also when nobody answers.
+    fn fault(&self) -> Option<String> {
+        let names: Vec<Topic> = self.ids.keys().cloned().collect();
+        let found = admin::describe_within(&self.fetch.client, &names, LOOK_TIMEOUT).ok()?;
+        let id = |topic: &Topic| found.iter().find(|found| found.topic == *topic).map(|found| &found.id);
+        self.ids.iter().find_map(|(topic, known)| match id(topic) {
+            None => Some(format!("topic \"{topic}\" was deleted while it was read")),
+            Some(id) if id != known => Some(format!("topic \"{topic}\" was deleted and created again while it was read")),
+            Some(_) => None,
+        })
     }
 
     fn hand_over<'a>(&self, from: impl IntoIterator<Item = (&'a TopicPartition, i64)>) -> Result<()> {
         let list = Partitions::with(from);
         // SAFETY: client and list live.
         let result = Failure::check(unsafe { rk::rd_kafka_incremental_assign(self.fetch.client.rk, list.0) });
-        result.map_err(|failure| failure.error("assign partitions"))
+        result.map_err(|failure| match failure.code {
+            // The group went on meanwhile, which the next poll would say.
+            Code::State | Code::Conflict => failure.error_of(Kind::Fenced, "assign partitions"),
+            _ => failure.error("assign partitions"),
+        })
     }
 
     fn set_paused(&self, partitions: &[TopicPartition], paused: bool) -> Result<()> {
@@ -392,6 +449,11 @@ impl Consumer for GroupMember {
             return Ok(event);
         }
         self.refresh();
+        self.look_at_topics()?;
+        let stuck = self.fetch.stuck(Isolation::Committed, |partition| self.paused.contains(partition))?;
+        if !stuck.is_empty() {
+            self.restart(&stuck)?;
+        }
         let client = self.fetch.client.clone();
         let interrupted = || !client.shared().rebalances.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let chunks = self.fetch.poll(timeout, max_records, interrupted)?;

@@ -35,7 +35,7 @@ pub use settings::KafkaSettings;
 /// Clients kept for `committed`, one per group.
 const GROUP_CLIENTS_MAX: usize = 8;
 /// How long the first answer of a cluster may take: a refusal comes in under five seconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_500);
 /// How long a new topic may take until all its partitions have leaders.
 const CREATION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -47,6 +47,8 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     ("fetch.max.bytes", "33554432"),
     ("queued.min.messages", "100000"),
     ("queued.max.messages.kbytes", "65536"),
+    // So soon partitions that were added to a source are seen.
+    ("topic.metadata.refresh.interval.ms", "30000"),
 ];
 
 /// A connection to a Kafka cluster.
@@ -183,8 +185,16 @@ impl Log for KafkaLog {
         };
         if id.is_none() {
             // Without an id, either the broker is too old to have one or nobody answered.
-            admin::names(client, ANSWER_TIMEOUT / 8)
-                .map_err(|error| error.context(format!("kafka at {}", self.settings().brokers)))?;
+            admin::names(client, ANSWER_TIMEOUT / 8).map_err(|error| {
+                let error = error.context(format!("kafka at {}", self.settings().brokers));
+                match error.hint {
+                    Some(_) => error,
+                    // It took the connection and said nothing.
+                    None => error.hint(
+                        "check [kafka] brokers and its security settings: what listens there does not speak Kafka as expected",
+                    ),
+                }
+            })?;
         }
         Ok(id)
     }
