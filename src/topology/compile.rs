@@ -76,7 +76,8 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
         }
     }
     if writings.is_empty() {
-        return Err(Fault::new("this file has no INSERT INTO: it computes nothing"));
+        return Err(Fault::new("this file has no INSERT INTO: it computes nothing")
+            .hint("add INSERT INTO sink SELECT ... FROM stream, or give the file that has it"));
     }
     for target in &targets {
         if let Some(stream) = streams.iter().find(|s| s.topic == target.topic) {

@@ -20,6 +20,9 @@ use crate::contract::compat::{self, Level};
 use crate::contract::{AvroSchema, RegisteredSchema, Registry, SchemaId};
 use crate::error::{Error, Kind, Result};
 
+/// How often a schema is registered when another process registers at the same moment.
+const REGISTER_TRIES: u32 = 5;
+const REGISTER_AGAIN: Duration = Duration::from_millis(100);
 /// Tries of one call before it counts as failed.
 const TRIES: u32 = 3;
 /// The first wait between tries; it doubles, with up to half of it as jitter.
@@ -353,20 +356,34 @@ impl Registry for HttpRegistry {
         Ok(Some(if faults.is_empty() { vec![said] } else { faults }))
     }
 
+    /// A refusal of what is compatible is no verdict: another process registered at the same moment, and the next try finds its schema.
     fn register(&self, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema> {
         let what = format!("registering under \"{subject}\"");
-        match self.call(&what, || calls::post_schema(&self.converter, subject.to_string(), supplied(schema))) {
-            Ok(answer) => {
-                let id = SchemaId(answer.id);
-                let schema = lock(&self.schemas).entry(id).or_insert_with(|| Arc::new(schema.clone())).clone();
-                Ok(RegisteredSchema { subject: subject.to_string(), id, version: answer.version.unwrap_or(0), schema })
+        let mut tries = 1;
+        loop {
+            match self.call(&what, || calls::post_schema(&self.converter, subject.to_string(), supplied(schema))) {
+                Ok(answer) => {
+                    let id = SchemaId(answer.id);
+                    let schema = lock(&self.schemas).entry(id).or_insert_with(|| Arc::new(schema.clone())).clone();
+                    return Ok(RegisteredSchema {
+                        subject: subject.to_string(),
+                        id,
+                        version: answer.version.unwrap_or(0),
+                        schema,
+                    });
+                }
+                Err(Fault::Refused(text)) => match self.check(subject, schema)? {
+                    None if tries < REGISTER_TRIES => {
+                        tries += 1;
+                        std::thread::sleep(REGISTER_AGAIN);
+                    }
+                    faults => {
+                        let level = self.compatibility(subject)?;
+                        return Err(super::refused(subject, &level, &faults.unwrap_or_else(|| vec![text])));
+                    }
+                },
+                Err(fault) => return Err(self.error(&what, fault)),
             }
-            Err(Fault::Refused(text)) => {
-                let level = self.compatibility(subject)?;
-                let faults = self.check(subject, schema)?.unwrap_or_else(|| vec![text]);
-                Err(super::refused(subject, &level, &faults))
-            }
-            Err(fault) => Err(self.error(&what, fault)),
         }
     }
 }
