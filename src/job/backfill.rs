@@ -190,7 +190,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
     if request.output == Output::Shadow {
         sinks.iter_mut().for_each(prepare::keep_for_ever);
     }
-    let mut internal = prepare::internal_topics(site, topology, &names, tasks)?;
+    let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
     prepare::check_topics(site, &mut sinks, request.output == Output::Shadow)?;
     prepare::check_topics(site, &mut internal, true)?;
     prepare::check_schemas(site, topology)?;
@@ -211,7 +211,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         control::write(site.log.as_ref(), &names, instance, change)?;
     }
     let letters = internal[1].partitions.min(internal[2].partitions);
-    let mut plan = prepare::plan(site, topology, names, counts, targets, letters);
+    let mut plan = prepare::plan(site, topology, names, counts, targets, letters)?;
     plan.emit_from = emit_from(site, &planned.from)?;
     let settings = &site.settings;
     let run = Run {

@@ -67,7 +67,7 @@ pub fn prepare_as(
         None => bounds::resolve(site.log.as_ref(), &partitions, from.unwrap_or(&Bound::Earliest), Which::From)?,
     };
     let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(sink.topic.clone()))?;
-    let mut internal = prepare::internal_topics(site, topology, &names, tasks)?;
+    let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
     prepare::check_topics(site, &mut sinks, false)?;
     prepare::check_topics(site, &mut internal, true)?;
     prepare::check_schemas(site, topology)?;
@@ -87,7 +87,7 @@ pub fn prepare_as(
         false => None,
     };
     let letters = internal[1].partitions.min(internal[2].partitions);
-    let plan = prepare::plan(site, topology, names, counts, targets, letters);
+    let plan = prepare::plan(site, topology, names, counts, targets, letters)?;
     let settings = &site.settings;
     let run = Run {
         start: start.clone(),

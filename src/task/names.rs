@@ -55,6 +55,13 @@ impl Names {
         Ok(topic)
     }
 
+    /// The topic through which rows are shuffled; `operator` is the exchange's id.
+    pub fn repartition(&self, operator: &str) -> Result<Topic> {
+        let topic = Topic::new(format!("{}.{operator}.repartition", self.group()));
+        check_length(&topic)?;
+        Ok(topic)
+    }
+
     /// What every internal topic of this generation begins with.
     pub fn generation_prefix(&self) -> String {
         format!("{}.", self.group())
@@ -70,6 +77,11 @@ impl Names {
 
     pub fn control(&self) -> Topic {
         self.of_pipeline("control")
+    }
+
+    /// How far the pipeline's source partitions are in event time, for members that do not own them.
+    pub fn watermarks(&self) -> Topic {
+        self.of_pipeline("watermarks")
     }
 
     pub fn decisions(&self) -> Topic {

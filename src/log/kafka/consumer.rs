@@ -55,10 +55,17 @@ pub(super) struct GroupMember {
     revoked: BTreeSet<TopicPartition>,
     /// Released, to be taken from the fetcher with the answer.
     released: Vec<TopicPartition>,
-    /// The topics' ids when the group was joined, where the broker tells them.
-    ids: BTreeMap<Topic, Option<String>>,
+    /// The topics as they were when the group was joined.
+    seen: BTreeMap<Topic, Seen>,
     looked_at: Instant,
     membership: Arc<Membership>,
+}
+
+/// Of a topic.
+struct Seen {
+    /// Where the broker tells it.
+    id: Option<String>,
+    partitions: i32,
 }
 
 /// What [`GroupMetadata`] holds here: the member as it was when the assignment was made.
@@ -129,7 +136,7 @@ unsafe extern "C" fn on_rebalance(
             // SAFETY: as above.
             let lost = unsafe { rk::rd_kafka_assignment_lost(client) } != 0;
             if lost || shared.closing.load(Ordering::Relaxed) {
-                unassign(client, |partition| with_followers(&partitions, partition));
+                unassign(client, |partition| shared.member.get().is_none_or(|member| goes_with(member, &partitions, partition)));
             }
             if lost {
                 Rebalance::Lost(partitions)
@@ -148,9 +155,9 @@ unsafe extern "C" fn on_rebalance(
     shared.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
 }
 
-/// Partitions of topics that the group does not share out follow those of the same number.
-fn with_followers(lost: &[TopicPartition], partition: &TopicPartition) -> bool {
-    lost.iter().any(|lost| lost.partition == partition.partition)
+/// Whether a partition is among the given ones of leads, or follows one of them.
+fn goes_with(member: &ConsumerSettings, leads: &[TopicPartition], partition: &TopicPartition) -> bool {
+    member.lead_of(partition).is_some_and(|lead| leads.contains(&lead))
 }
 
 fn assign(client: *mut rk::rd_kafka_t, list: &Partitions) {
@@ -182,9 +189,14 @@ fn unassign(client: *mut rk::rd_kafka_t, which: impl Fn(&TopicPartition) -> bool
 
 impl GroupMember {
     pub fn join(log: &KafkaLog, settings: &ConsumerSettings) -> Result<GroupMember> {
-        let ids: BTreeMap<Topic, Option<String>> =
-            log.describe(&settings.topics)?.into_iter().map(|topic| (topic.topic, topic.id)).collect();
-        if let Some(missing) = settings.topics.iter().find(|topic| !ids.contains_key(*topic)) {
+        let names: Vec<Topic> =
+            settings.topics.iter().flat_map(|(lead, followers)| [lead].into_iter().chain(followers)).cloned().collect();
+        let seen: BTreeMap<Topic, Seen> = log
+            .describe(&names)?
+            .into_iter()
+            .map(|topic| (topic.topic, Seen { id: topic.id, partitions: topic.partitions }))
+            .collect();
+        if let Some(missing) = names.iter().find(|topic| !seen.contains_key(*topic)) {
             return Err(Error::config(format!("topic \"{missing}\" does not exist")));
         }
         let mut fixed = vec![("isolation.level", "read_committed")];
@@ -202,7 +214,8 @@ impl GroupMember {
         }
         let client = log.consumer_client(&settings.group, &fixed, |conf| conf.on_rebalance(on_rebalance))?;
         let topics = Partitions::new();
-        settings.topics.iter().for_each(|topic| topics.add_topic(topic));
+        settings.topics.keys().for_each(|topic| topics.add_topic(topic));
+        client.shared().member.set(settings.clone()).expect("the client is this member's alone");
         // SAFETY: client and list live.
         Failure::check_code(unsafe { rk::rd_kafka_subscribe(client.rk, topics.0) })
             .map_err(|failure| failure.error(format!("group \"{}\"", settings.group)))?;
@@ -219,7 +232,7 @@ impl GroupMember {
             paused: BTreeSet::new(),
             revoked: BTreeSet::new(),
             released: Vec::new(),
-            ids,
+            seen,
             looked_at: Instant::now(),
             membership: Arc::new(membership),
         })
@@ -243,13 +256,14 @@ impl GroupMember {
                 Rebalance::Revoked(partitions, _) if partitions.is_empty() => unassign(self.fetch.client.rk, |_| false),
                 Rebalance::Revoked(partitions, captured) => {
                     self.remember(captured);
-                    self.fetch.stop(&partitions);
+                    self.fetch.stop(&self.going(&partitions));
                     self.revoked.extend(partitions.iter().cloned());
                     return Some(Polled::Revoked(partitions));
                 }
                 Rebalance::Lost(mut partitions) => {
-                    let followers: Vec<_> = self.fetch.partitions().filter(|p| with_followers(&partitions, p)).cloned().collect();
-                    partitions.extend(followers.into_iter().filter(|follower| self.follows(follower)));
+                    let followers = self.going(&partitions);
+                    partitions
+                        .extend(followers.into_iter().filter(|follower| !self.settings.topics.contains_key(&follower.topic)));
                     self.forget(&partitions);
                     self.revoked.retain(|partition| !partitions.contains(partition));
                     if !partitions.is_empty() {
@@ -294,15 +308,15 @@ impl GroupMember {
     }
 
     fn known(&self, partition: &TopicPartition) -> Result<()> {
-        if self.assigned.contains(partition) || self.follows(partition) {
+        if self.settings.lead_of(partition).is_some_and(|lead| self.assigned.contains(&lead)) {
             return Ok(());
         }
         Err(Error::failed(format!("{partition}: is not assigned to this member of group \"{}\"", self.settings.group)))
     }
 
-    /// Partitions of topics that the group does not share out follow their partners by the caller's decision.
-    fn follows(&self, partition: &TopicPartition) -> bool {
-        !self.settings.topics.contains(&partition.topic)
+    /// What is fetched of the given partitions of leads and of those that follow them.
+    fn going(&self, leads: &[TopicPartition]) -> Vec<TopicPartition> {
+        self.fetch.partitions().filter(|partition| goes_with(&self.settings, leads, partition)).cloned().collect()
     }
 
     /// Moves partitions that are fetched already. One that is not started yet (a rebalance holds it back) is assigned anew.
@@ -339,20 +353,29 @@ impl GroupMember {
         // A broker that was just started may not know all of them yet.
         std::thread::sleep(LOOK_AGAIN);
         match self.fault() {
-            Some(again) if again == fault => Err(Error::config(fault).hint("what was not read yet is gone")),
+            Some(again) if again == fault => Err(Error::config(fault.0).hint(fault.1)),
             _ => Ok(()),
         }
     }
 
-    /// `None` also when nobody answers.
-    fn fault(&self) -> Option<String> {
-        let names: Vec<Topic> = self.ids.keys().cloned().collect();
+    /// What differs, with a reason; `None` also when nobody answers.
+    fn fault(&self) -> Option<(String, &'static str)> {
+        let names: Vec<Topic> = self.seen.keys().cloned().collect();
         let found = admin::describe_within(&self.fetch.client, &names, LOOK_TIMEOUT).ok()?;
-        let id = |topic: &Topic| found.iter().find(|found| found.topic == *topic).map(|found| &found.id);
-        self.ids.iter().find_map(|(topic, known)| match id(topic) {
-            None => Some(format!("topic \"{topic}\" was deleted while it was read")),
-            Some(id) if id != known => Some(format!("topic \"{topic}\" was deleted and created again while it was read")),
-            Some(_) => None,
+        self.seen.iter().find_map(|(topic, known)| {
+            let Some(now) = found.iter().find(|found| found.topic == *topic) else {
+                return Some((format!("topic \"{topic}\" was deleted while it was read"), "what was not read yet is gone"));
+            };
+            if now.id != known.id {
+                let what = format!("topic \"{topic}\" was deleted and created again while it was read");
+                return Some((what, "what was not read yet is gone"));
+            }
+            // The group shares out new partitions of a lead; nobody would ever read those of a follower.
+            let (before, now) = (known.partitions, now.partitions);
+            (before != now && !self.settings.topics.contains_key(topic)).then(|| {
+                let what = format!("topic \"{topic}\" has {now} partitions now, and had {before} when it was begun to be read");
+                (what, "a restart takes them up where no state depends on how keys are distributed")
+            })
         })
     }
 
@@ -465,7 +488,10 @@ impl Consumer for GroupMember {
 
     fn start(&mut self, from: &OffsetVector) -> Result<()> {
         from.keys().try_for_each(|partition| self.known(partition))?;
-        let gone = |partition: &TopicPartition| self.revoked.contains(partition) || self.released.contains(partition);
+        let gone = |partition: &TopicPartition| {
+            let lead = self.settings.lead_of(partition);
+            lead.is_some_and(|lead| self.revoked.contains(&lead) || self.released.contains(&lead))
+        };
         let from: OffsetVector = from.iter().filter(|(p, _)| !gone(p)).map(|(p, next)| (p.clone(), *next)).collect();
         let (moved, new): (OffsetVector, OffsetVector) = from.clone().into_iter().partition(|(p, _)| self.fetch.has(p));
         if !moved.is_empty() {
@@ -493,8 +519,9 @@ impl Consumer for GroupMember {
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<()> {
         self.revoked.retain(|partition| !partitions.contains(partition));
-        self.forget(partitions);
-        self.released.extend(partitions.iter().cloned());
+        let going: Vec<TopicPartition> = self.going(partitions).into_iter().chain(partitions.iter().cloned()).collect();
+        self.forget(&going);
+        self.released.extend(going);
         // One answer for all: after the first the group goes on, whatever is still held.
         if self.revoked.is_empty() {
             let released = std::mem::take(&mut self.released);
