@@ -77,6 +77,10 @@ fn look(site: &Site, topology: &Topology, request: &Request) -> Result<Looked> {
         None => fresh(site, topology, request, &control, &names, &partitions)?,
     };
     let names = names.with_generation(planned.generation);
+    if let Some(begun) = control.generations.get(&planned.generation).filter(|_| planned.resumed && !planned.finished) {
+        prepare::check_ids(site, begun, &topology.pipeline)?;
+        prepare::check_offsets(site, begun, &topology.pipeline, &names.group(), &partitions)?;
+    }
     Ok(Looked { planned, names, counts, fingerprint })
 }
 
@@ -184,6 +188,9 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
     let tasks = counts.iter().copied().max().unwrap_or(0);
     let outputs: BTreeMap<&str, &Topic> = planned.outputs.iter().map(|(sink, topic)| (sink.as_str(), topic)).collect();
     let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(outputs[sink.name.as_str()].clone()))?;
+    if request.output == Output::Shadow {
+        sinks.iter_mut().for_each(prepare::keep_for_ever);
+    }
     let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
     prepare::check_topics(site, &mut sinks, request.output == Output::Shadow)?;
     prepare::check_topics(site, &mut internal, true)?;
@@ -199,7 +206,8 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
     if !planned.resumed {
         let mut record = control::new_generation(planned.generation, &fingerprint, &topology.statements, &planned.from);
         record.job = Some(planned.job.clone());
-        record.partitions = topology.sources.iter().zip(&counts).map(|(s, n)| (s.topic.to_string(), *n)).collect();
+        prepare::remember_sources(site, topology, &mut record)?;
+        record.offsets = prepare::first_offsets(site, topology, &names.group(), &planned.from)?;
         let change = Change::default().generation(&record).job(&job_record(&planned));
         control::write(site.log.as_ref(), &names, instance, change)?;
     }

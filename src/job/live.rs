@@ -55,6 +55,9 @@ pub fn prepare_as(
         Some(live) => {
             check_generation(topology, live, &fingerprint, from)?;
             check_partitions(topology, live, &counts)?;
+            prepare::check_ids(site, live, &topology.pipeline)?;
+            let group = names.clone().with_generation(live.generation).group();
+            prepare::check_offsets(site, live, &topology.pipeline, &group, &partitions)?;
             (live.generation, false)
         }
         None => (control.next_generation(), true),
@@ -75,7 +78,8 @@ pub fn prepare_as(
     let targets = prepare::targets(site, topology, &sinks, &|_, subject| subject.to_string())?;
     if first_start {
         let mut record = control::new_generation(generation, &fingerprint, &topology.statements, &start);
-        record.partitions = topology.sources.iter().zip(&counts).map(|(s, n)| (s.topic.to_string(), *n)).collect();
+        prepare::remember_sources(site, topology, &mut record)?;
+        record.offsets = prepare::first_offsets(site, topology, &names.group(), &start)?;
         let change = control::Change::default().generation(&record).live(generation);
         control::write(site.log.as_ref(), &names, instance, change)?;
     }

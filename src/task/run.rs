@@ -133,6 +133,8 @@ pub struct Worker {
     /// What the caller gives a step.
     patience: Duration,
     away_since: Option<Instant>,
+    /// When this process was last fenced, at most as often as it takes to suspect a rival.
+    fenced_at: VecDeque<Instant>,
     pub progress: Arc<Mutex<Progress>>,
 }
 
@@ -140,6 +142,8 @@ const AWAY_RETRY: Duration = Duration::from_millis(500);
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 /// How often it is looked for quiet partitions.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// Fenced so often within so long, another process is taken to use the same identity.
+const RIVALRY: (usize, Duration) = (4, Duration::from_secs(60));
 /// How often the group's offsets are asked for near the end of a bounded run.
 const ENDS_EVERY: Duration = Duration::from_millis(20);
 
@@ -181,6 +185,7 @@ impl Worker {
             asked_ends_at: None,
             patience: Duration::ZERO,
             away_since: None,
+            fenced_at: VecDeque::new(),
             progress: Arc::default(),
         })
     }
@@ -283,7 +288,8 @@ impl Worker {
             Some(consumer) => consumer,
             None => self.consumer.insert(join(self.log.as_ref(), &self.run)?),
         };
-        let step = match consumer.poll(wait, self.run.max_poll_records)? {
+        let polled = consumer.poll(wait, self.run.max_poll_records).map_err(|error| self.outside(error))?;
+        let step = match polled {
             Polled::Idle => Step::Idle,
             Polled::Records(chunks) => {
                 self.polled = (self.epoch, chunks.into());
@@ -291,15 +297,22 @@ impl Worker {
                 Step::Worked
             }
             Polled::Assigned(partitions) => {
+                let partitions = self.admit(partitions)?;
+                tracing::info!(pipeline = self.name(), partitions = show(&partitions), "assigned");
                 self.event(Event::Assigned(partitions));
                 Step::Worked
             }
             Polled::Revoked(partitions) => {
+                tracing::info!(pipeline = self.name(), partitions = show(&partitions), "revoked");
                 self.event(Event::Revoked(partitions));
                 Step::Worked
             }
             Polled::Lost(partitions) => {
-                tracing::warn!(pipeline = self.name(), ?partitions, "partitions were lost: the open transaction is aborted");
+                tracing::warn!(
+                    pipeline = self.name(),
+                    partitions = show(&partitions),
+                    "partitions were lost: the open transaction is aborted"
+                );
                 self.event(Event::Lost(partitions));
                 Step::Worked
             }
@@ -310,6 +323,52 @@ impl Worker {
         self.event(Event::Tick);
         self.perform()?;
         Ok(step)
+    }
+
+    /// Partitions that were added to a source while this runs: keys may have moved to them, away from their state. Without state they are
+    /// taken up, except by a bounded run, whose range does not hold them.
+    fn admit(&mut self, partitions: Vec<TopicPartition>) -> Result<Vec<TopicPartition>> {
+        let plan = &self.run.plan;
+        let sources: Vec<_> = plan.topology.sources.iter().map(|source| source.topic.clone()).collect();
+        let counted = |at: &TopicPartition| {
+            let of_topic = sources.iter().zip(&plan.source_partitions).filter(|(topic, _)| **topic == at.topic);
+            of_topic.map(|(_, count)| *count).max().unwrap_or(i32::MAX)
+        };
+        let Some(added) = partitions.iter().filter(|at| at.partition.0 >= counted(at)).max_by_key(|at| at.partition.0).cloned()
+        else {
+            return Ok(partitions);
+        };
+        let (topic, before, now) = (&added.topic, counted(&added), added.partition.0 + 1);
+        if plan.has_state() {
+            let (pipeline, generation) = (&plan.names.pipeline, plan.names.generation);
+            return Err(Error::config(format!(
+                "topic \"{topic}\" has {now} partitions now, generation {generation} of pipeline \"{pipeline}\" began with {before}"
+            ))
+            .hint("keys have moved to other partitions than their state: start over with \"tidemill reset\""));
+        }
+        if let Some(end) = &self.run.end {
+            return Ok(partitions.into_iter().filter(|at| end.contains_key(at)).collect());
+        }
+        tracing::info!(pipeline = self.name(), %topic, before, now, "partitions were added: they are read from their start");
+        let wider = |(source, count): (&Topic, &i32)| if source == topic { now.max(*count) } else { *count };
+        let counts = sources.iter().zip(&plan.source_partitions).map(wider).collect();
+        let (topology, names, targets) = (plan.topology.clone(), plan.names.clone(), plan.targets.clone());
+        self.run.plan = Arc::new(Plan::new(topology, names, targets, counts, plan.letter_partitions, plan.message_bytes)?);
+        Ok(partitions)
+    }
+
+    /// What a consumer says of a topic that is gone, or of a place outside of the log, with what this pipeline's user can do.
+    fn outside(&self, error: Error) -> Error {
+        match &error.hint {
+            Some(why) if error.kind == Kind::Config => {
+                let pipeline = self.name();
+                let hint = format!(
+                    "{why}; nothing is passed over silently: start over with \"tidemill reset {pipeline} --yes\" and a --from within the log"
+                );
+                error.hint(hint)
+            }
+            _ => error,
+        }
     }
 
     fn take_polled(&mut self) -> Result<()> {
@@ -327,10 +386,35 @@ impl Worker {
     /// process uses (KIP-345). What it held is lost; it joins anew in the next round.
     fn expelled(&mut self, error: &Error) {
         tracing::warn!(pipeline = self.name(), %error, "expelled from the group: the open transaction is aborted, and the group joined again");
+        self.note_fenced();
         self.consumer = None;
         self.actions.clear();
         let held = self.core.held();
         self.event(Event::Lost(held));
+    }
+
+    /// Two processes of one identity (a copied state directory) fence each other for ever. Correctness does not depend on the identity, so
+    /// the one that notices takes another.
+    fn note_fenced(&mut self) {
+        let (often, within) = RIVALRY;
+        self.fenced_at.push_back(Instant::now());
+        if self.fenced_at.len() < often || !self.run.static_member {
+            return;
+        }
+        let since = self.fenced_at.pop_front();
+        if since.is_some_and(|since| since.elapsed() < within) {
+            self.fenced_at.clear();
+            let own = self.run.instance.split('-').next().unwrap_or_default();
+            let other = format!("{own}-{:08x}", rand::random::<u32>());
+            tracing::error!(
+                pipeline = self.name(),
+                instance = self.run.instance,
+                other,
+                "fenced again and again: another process seems to use a copy of this state directory; this one goes on under another id. \
+                 Give every process a state directory of its own"
+            );
+            self.run.instance = other;
+        }
     }
 
     /// One chunk through its task, up to the end of the range.
@@ -488,10 +572,15 @@ impl Worker {
                 }
                 Ok(()) => Ok(()),
             },
-            Action::Reopen => {
-                self.producer = self.log.producer(&producer_settings(&self.run))?;
-                Ok(())
-            }
+            Action::Reopen => match self.log.producer(&producer_settings(&self.run)) {
+                Ok(producer) => {
+                    self.producer = producer;
+                    Ok(())
+                }
+                // Another producer of the id was opened: no verdict on the group. It is tried again.
+                Err(error) if error.kind == Kind::Fenced => Err(Error { kind: Kind::Away, ..error }),
+                Err(error) => Err(error),
+            },
             Action::Ask => self.ask(),
             Action::GoBack => self.go_back(),
             Action::Drop(task) => {
@@ -580,6 +669,9 @@ impl Worker {
         let pipeline = self.name().to_string();
         tracing::warn!(pipeline, kind = error.kind.as_str(), %error, "a commit failed");
         metrics::counter!(metric::COMMIT_FAILURES, "pipeline" => pipeline, "kind" => error.kind.as_str()).increment(1);
+        if error.kind == Kind::Fenced {
+            self.note_fenced();
+        }
         self.event(Event::CommitFailed(error));
     }
 
@@ -830,6 +922,11 @@ fn producer_settings(run: &Run) -> ProducerSettings {
         transactional_id: Some(id).filter(|_| run.delivery == Delivery::ExactlyOnce),
         transaction_timeout: run.transaction_timeout,
     }
+}
+
+/// As offset vectors write them: `orders:0,orders:1`.
+fn show(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(|at| format!("{}:{}", at.topic, at.partition)).collect::<Vec<_>>().join(",")
 }
 
 fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {
