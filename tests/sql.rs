@@ -8,6 +8,7 @@ mod refusals;
 mod shop;
 
 use shop::{ORDERS, built};
+use tidemill::error::Kind;
 use tidemill::topology::explain;
 
 #[test]

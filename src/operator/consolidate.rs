@@ -87,7 +87,7 @@ impl Consolidate {
 
 impl Operator for Consolidate {
     fn push(&mut self, _port: usize, batch: Batch, out: &mut Output) -> Result<()> {
-        let batch = if self.spec.bare { self.without_null_keys(batch, out)? } else { batch };
+        let batch = if self.spec.bare { without_null_keys(self.spec.key_columns[0], batch, out)? } else { batch };
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -145,17 +145,6 @@ impl Operator for Consolidate {
 }
 
 impl Consolidate {
-    fn without_null_keys(&self, batch: Batch, out: &mut Output) -> Result<Batch> {
-        let key = batch.rows.column(self.spec.key_columns[0]);
-        let Some(nulls) = key.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { return Ok(batch) };
-        let name = batch.rows.schema_ref().field(self.spec.key_columns[0]).name();
-        let message = format!("column \"{name}\": the key is NULL");
-        // What a retraction takes back was refused when it came.
-        let refused = (0..batch.num_rows()).filter(|row| nulls.is_null(*row) && batch.weight(*row) > 0);
-        reject(&batch, &refused.map(|row| (row, message.clone())).collect::<Vec<_>>(), BadClass::Key, out);
-        batch.filter(&BooleanArray::new(nulls.into_inner(), None)).map_err(|e| broken("filter", e))
-    }
-
     fn rows(&self, places: &[Place]) -> Result<RecordBatch> {
         let one = &self.held[0].rows;
         if self.held.len() == 1 && places.len() == one.num_rows() && places.iter().enumerate().all(|(at, (_, row))| at == *row) {
@@ -164,4 +153,16 @@ impl Consolidate {
         let held: Vec<&RecordBatch> = self.held.iter().map(|b| &b.rows).collect();
         interleave_record_batch(&held, places).map_err(|e| broken("consolidate", e))
     }
+}
+
+/// The rows whose bare key is not NULL.
+pub(super) fn without_null_keys(column: usize, batch: Batch, out: &mut Output) -> Result<Batch> {
+    let key = batch.rows.column(column);
+    let Some(nulls) = key.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { return Ok(batch) };
+    let name = batch.rows.schema_ref().field(column).name();
+    let message = format!("column \"{name}\": the key is NULL");
+    // What a retraction takes back was refused when it came.
+    let refused = (0..batch.num_rows()).filter(|row| nulls.is_null(*row) && batch.weight(*row) > 0);
+    reject(&batch, &refused.map(|row| (row, message.clone())).collect::<Vec<_>>(), BadClass::Key, out);
+    batch.filter(&BooleanArray::new(nulls.into_inner(), None)).map_err(|e| broken("filter", e))
 }

@@ -14,12 +14,15 @@ use arrow::array::BooleanArray;
 use crate::contract::{AvroSchema, WriterId};
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffset, CommittedOffsets};
-use crate::operator::aggregate::Aggregate;
+use crate::operator::aggregate::{Aggregate, Phase};
 use crate::operator::assign::Assign;
 use crate::operator::consolidate::Consolidate;
 use crate::operator::filter::Filter;
 use crate::operator::ingest::OnViolation;
+use crate::operator::materialize::Materialize;
 use crate::operator::project::Project;
+use crate::operator::table::Table;
+use crate::operator::temporal_join::TemporalJoin;
 use crate::operator::{Late, Operator, Output, Rejected};
 use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Topic, TopicPartition};
 use crate::store::Store;
@@ -513,7 +516,7 @@ impl Task {
         let (Some(from), Operation::Aggregate(spec)) = (self.plan.emit_from, &self.plan.topology.nodes[node].operation) else {
             return Ok(batch);
         };
-        let Some(window) = &spec.window else { return Ok(batch) };
+        let Some(window) = spec.window.as_ref().filter(|_| spec.phase != Phase::Local) else { return Ok(batch) };
         // A result's event time is its window's end - 1 ms.
         let first = from.0.saturating_add(window.size_micros).saturating_sub(1_000);
         let keep: BooleanArray = batch.event_times.values().iter().map(|time| Some(*time >= first)).collect();
@@ -637,6 +640,9 @@ fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {
         Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone())?)),
         Operation::Aggregate(spec) => Some(Box::new(Aggregate::new(spec.clone())?)),
         Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone()))),
+        Operation::Table(spec) => Some(Box::new(Table::new(spec.clone())?)),
+        Operation::TemporalJoin(spec) => Some(Box::new(TemporalJoin::new(spec.clone())?)),
+        Operation::Materialize(spec) => Some(Box::new(Materialize::new(spec.clone())?)),
     })
 }
 

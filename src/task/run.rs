@@ -13,7 +13,7 @@ use crate::contract::Registry;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
 use crate::metric;
-use crate::record::{Chunk, NextOffset, OffsetVector, Topic, TopicPartition};
+use crate::record::{Chunk, OffsetVector, Topic, TopicPartition};
 use crate::store::checkpoint::Checkpoints;
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
 use crate::task::decision::{self, Decision};

@@ -11,6 +11,7 @@ use super::{Node, NullValue, Operation, Sink, Source, Topology};
 use crate::codec::KeyFormat;
 use crate::operator::aggregate::{AggregateSpec, Function, Group};
 use crate::operator::ingest::{EventTime, OnViolation};
+use crate::operator::temporal_join::{BeforeFirst, JoinKind};
 
 /// The topology as text: sources, nodes, stores, repartitions, sinks.
 pub fn explain(topology: &Topology) -> String {
@@ -163,6 +164,32 @@ fn describe(topology: &Topology, node: &Node) -> String {
         Operation::Consolidate(spec) => {
             let keys: Vec<&str> = spec.key_columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
             format!("last row per {} and commit", keys.join(", "))
+        }
+        Operation::Table(spec) => {
+            let keys: Vec<&str> = spec.key_columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
+            format!("changes of the rows by {}", keys.join(", "))
+        }
+        Operation::TemporalJoin(spec) => {
+            let keys: Vec<String> = spec
+                .left_keys
+                .iter()
+                .zip(&spec.right_keys)
+                .map(|(left, right)| format!("{left} = {}", spec.right.field(*right).name()))
+                .collect();
+            let kind = match spec.kind {
+                JoinKind::Inner => "join",
+                JoinKind::Left => "left join",
+            };
+            let filter = spec.filter.as_ref().map_or(String::new(), |filter| format!(" AND {filter}"));
+            let first = match spec.before_first {
+                BeforeFirst::None => "",
+                BeforeFirst::FirstKnown => ", before the first version: the first",
+            };
+            format!("{kind} as of the row's time on {}{filter}{first}", keys.join(" AND "))
+        }
+        Operation::Materialize(spec) => {
+            let keys: Vec<&str> = spec.key_columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
+            format!("the row of the greatest position per {}", keys.join(", "))
         }
         Operation::Exchange(spec) => {
             let keys: Vec<String> = spec.keys.iter().map(ToString::to_string).collect();

@@ -17,7 +17,9 @@ use super::window::Window;
 use super::{Node, Operation};
 use crate::codec::KeyFormat;
 use crate::contract::Contract;
+use crate::operator::aggregate::{AggregateSpec, Group};
 use crate::operator::assign::AssignSpec;
+use crate::operator::exchange::ExchangeSpec;
 use crate::operator::filter::FilterSpec;
 use crate::operator::project::ProjectSpec;
 
@@ -58,6 +60,36 @@ pub(super) enum Distribution {
     Parts { names: Vec<String>, topics: Vec<String>, bare_or_trusted: bool, format: Option<KeyFormat> },
     /// Why nothing is known, as a hint.
     Unknown(String),
+}
+
+impl Distribution {
+    /// As rows lie behind the shuffle of an aggregate.
+    pub fn by_shuffle(spec: &AggregateSpec) -> Distribution {
+        let groups = spec.groups.iter().zip(spec.schema.fields());
+        let keys = groups.filter(|(group, _)| matches!(group, Group::Expression(_)));
+        let names: Vec<String> = keys.map(|(_, field)| field.name().clone()).collect();
+        Distribution::shuffled(names)
+    }
+
+    /// As rows lie behind a shuffle by columns of these names: no topic of the user's has them there.
+    pub fn shuffled(names: Vec<String>) -> Distribution {
+        Distribution::Parts { names, topics: Vec::new(), bare_or_trusted: false, format: None }
+    }
+
+    /// Why rows that are equal in the given parts of the key may lie in different partitions; `None`: they do not.
+    pub fn lacks(&self, held: &BTreeSet<usize>) -> Option<String> {
+        match self {
+            Distribution::Unknown(why) => Some(why.clone()),
+            Distribution::Parts { names, topics, .. } => {
+                let missing = (0..names.len()).any(|part| !held.contains(&part));
+                missing.then(|| match topics.as_slice() {
+                    [] => format!("rows are distributed by {}", list(names)),
+                    [_] => format!("topic {} is distributed by {}", list(topics), list(names)),
+                    _ => format!("topics {} are distributed by {}", list(topics), list(names)),
+                })
+            }
+        }
+    }
 }
 
 /// A relation as nodes.
@@ -117,6 +149,11 @@ impl<'a> Lowering<'a> {
         let id = if *count == 1 { format!("{}.{kind}", self.prefix) } else { format!("{}.{kind}{count}", self.prefix) };
         self.nodes.push(Node { id, operation, inputs, schema });
         self.nodes.len() - 1
+    }
+
+    /// A shuffle of a node's rows.
+    pub fn exchange(&mut self, input: usize, spec: ExchangeSpec, schema: SchemaRef) -> usize {
+        self.add(Operation::Exchange(spec), vec![input], schema)
     }
 
     pub fn schema(&self, node: usize) -> SchemaRef {
@@ -437,6 +474,9 @@ fn meet(branches: &[Lowered], lineage: &[Lineage]) -> Distribution {
         match &mut result {
             None => result = Some((names.clone(), *bare_or_trusted, *format)),
             Some((first, trusted, first_format)) => {
+                if topics.is_empty() || all_topics.is_empty() {
+                    return Distribution::Unknown("rows of the UNION ALL come from a shuffle and from elsewhere".into());
+                }
                 if first.len() != names.len() {
                     return Distribution::Unknown("the streams of the UNION ALL are keyed by different columns".into());
                 }

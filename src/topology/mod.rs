@@ -35,10 +35,10 @@ mod refuse;
 mod sink;
 /// CREATE STREAM.
 mod source;
-/// The parts between shuffles.
-mod sub;
 /// Flink's spelling of expressions for the planner.
 mod spelling;
+/// The parts between shuffles.
+mod sub;
 /// SQL types.
 mod types;
 /// TUMBLE and HOP.
@@ -64,7 +64,10 @@ use crate::operator::consolidate::ConsolidateSpec;
 use crate::operator::exchange::ExchangeSpec;
 use crate::operator::filter::FilterSpec;
 use crate::operator::ingest::{IngestSpec, OnViolation};
+use crate::operator::materialize::MaterializeSpec;
 use crate::operator::project::ProjectSpec;
+use crate::operator::table::TableSpec;
+use crate::operator::temporal_join::TemporalJoinSpec;
 use crate::record::Topic;
 
 pub use explain::{explain, explain_json};
@@ -244,6 +247,12 @@ pub enum Operation {
     Union,
     Aggregate(AggregateSpec),
     Consolidate(ConsolidateSpec),
+    /// The records of a table to changes of its rows.
+    Table(TableSpec),
+    /// Port 0 is the stream, port 1 the records of a table.
+    TemporalJoin(TemporalJoinSpec),
+    /// The last stage before an upsert sink whose key does not follow from how its rows are distributed.
+    Materialize(MaterializeSpec),
     /// A shuffle: rows go through a repartition topic, which is named after the node. The nodes that it feeds run in another task.
     Exchange(ExchangeSpec),
     /// Index into `sinks`. Its input has the sink's schema.
@@ -261,6 +270,9 @@ impl Operation {
             Operation::Union => "union",
             Operation::Aggregate(_) => "aggregate",
             Operation::Consolidate(_) => "consolidate",
+            Operation::Table(_) => "table",
+            Operation::TemporalJoin(_) => "join",
+            Operation::Materialize(_) => "materialize",
             Operation::Exchange(_) => "exchange",
             Operation::Sink(_) => "sink",
         }
@@ -268,7 +280,7 @@ impl Operation {
 
     /// Whether it keeps state.
     pub fn stateful(&self) -> bool {
-        matches!(self, Operation::Aggregate(_))
+        matches!(self, Operation::Aggregate(_) | Operation::Table(_) | Operation::TemporalJoin(_) | Operation::Materialize(_))
     }
 }
 

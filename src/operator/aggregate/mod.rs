@@ -212,7 +212,7 @@ impl Aggregate {
 }
 
 impl Group {
-    fn expression(&self) -> Option<&Arc<dyn PhysicalExpr>> {
+    pub fn expression(&self) -> Option<&Arc<dyn PhysicalExpr>> {
         match self {
             Group::Expression(expr) => Some(expr),
             _ => None,
