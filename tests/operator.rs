@@ -150,7 +150,7 @@ fn ingest(checks: Vec<(&str, OnViolation)>, event_time: EventTime) -> Ingest {
             on_violation,
         })
         .collect();
-    Ingest::new(IngestSpec { decoded, columns, schema: output, checks, event_time }, 3, Partition(7))
+    Ingest::new(IngestSpec { decoded, columns, schema: output, checks, event_time, table_key: Vec::new() }, 3, Partition(7))
 }
 
 /// Rows (event time ms, a, b) at offsets from `first`, record timestamps all `record_ms`.

@@ -297,10 +297,10 @@ impl Task {
                 continue;
             }
             let mut out = Output::default();
-            let batch = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
+            let batches = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
             let node = self.feeds[at].node;
             found.take(node, &mut out);
-            if let Some(batch) = batch {
+            for batch in batches {
                 self.forward(node, batch, &mut found)?;
             }
         }

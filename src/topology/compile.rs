@@ -12,6 +12,7 @@ use super::lower::{Input, Lowering};
 use super::plan::Catalog;
 use super::sink::{Insert, Target};
 use super::source::Stream;
+use super::with::Kind;
 use super::{Operation, Options, SqlFile, Topology};
 use crate::contract::Contracts;
 use crate::record::Topic;
@@ -41,10 +42,16 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     for Parsed { body, place, .. } in parsed {
         match body {
             Body::Set { .. } => {}
-            Body::Stream(definition) => {
-                if is_new(&mut defined, &definition.name, "stream", place, definition.if_not_exists)? {
+            Body::Stream(_) | Body::Table(_) => {
+                let (definition, table) = match body {
+                    Body::Table(definition) => (definition, true),
+                    Body::Stream(definition) => (definition, false),
+                    _ => continue,
+                };
+                let kind = if table { "table" } else { "stream" };
+                if is_new(&mut defined, &definition.name, kind, place, definition.if_not_exists)? {
                     let plan = |expr: &ast::Expr, schema: &DFSchema| catalog.expression(expr, schema);
-                    let stream = super::source::stream(definition, place, contracts, options.max_ahead_micros, &plan)
+                    let stream = super::source::stream(definition, table, place, contracts, options.max_ahead_micros, &plan)
                         .map_err(|f| f.at(place))?;
                     catalog.add_stream(&stream.name, std::sync::Arc::clone(&stream.schema));
                     streams.push(stream);
@@ -92,12 +99,12 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     // Once to learn which columns are read, with all of them there; then with those alone.
     let all = |stream: &Stream| -> BTreeSet<usize> { (0..stream.columns.len()).collect() };
     let first = inputs(&streams, &plan, all)?;
-    let (lowering, _) = write_all(&catalog, first, &writings, &targets)?;
+    let (lowering, _) = write_all(&catalog, first, &writings, &targets, options)?;
     let used: BTreeMap<String, BTreeSet<usize>> =
         lowering.inputs.iter().filter(|(_, i)| i.node.is_some()).map(|(name, i)| (name.clone(), i.used.clone())).collect();
     let read: Vec<&Stream> = streams.iter().filter(|s| used.contains_key(&s.name)).collect();
     let pruned = inputs(&streams, &plan, |stream| used.get(&stream.name).cloned().unwrap_or_default())?;
-    let (mut lowering, sinks) = write_all(&catalog, pruned, &writings, &targets)?;
+    let (mut lowering, sinks) = write_all(&catalog, pruned, &writings, &targets, options)?;
     let mut sources = Vec::new();
     for stream in &read {
         sources.push(stream.source(&used[&stream.name], &plan).map_err(|f| f.at(stream.place))?.0);
@@ -118,12 +125,13 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
 pub(super) fn topics(file: &SqlFile) -> Result<Vec<(String, Topic)>> {
     let mut topics = Vec::new();
     for Parsed { body, statement, place } in parse(file)? {
-        let (definition, sink) = match body {
-            Body::Stream(definition) => (definition, false),
-            Body::Sink(definition) => (definition, true),
+        let (definition, kind) = match body {
+            Body::Stream(definition) => (definition, Kind::Stream),
+            Body::Table(definition) => (definition, Kind::Table),
+            Body::Sink(definition) => (definition, Kind::Sink),
             _ => continue,
         };
-        let options = super::with::options(&definition.options, sink).map_err(|f| f.at(place))?;
+        let options = super::with::options(&definition.options, kind).map_err(|f| f.at(place))?;
         topics.push((statement.kind, super::source::topic_of(&definition.name, &options).0));
     }
     Ok(topics)
@@ -249,7 +257,8 @@ fn inputs<'a>(
     let mut inputs = BTreeMap::new();
     for stream in streams {
         let (source, places) = stream.source(&used(stream), plan).map_err(|f| f.at(stream.place))?;
-        let input = Input { stream, used: BTreeSet::new(), node: None, schema: source.ingest.schema, places };
+        let input =
+            Input { stream, used: BTreeSet::new(), node: None, changes: None, schema: source.ingest.schema, places };
         inputs.insert(stream.name.clone(), input);
     }
     Ok(inputs)
@@ -260,8 +269,9 @@ fn write_all<'a>(
     inputs: BTreeMap<String, Input<'a>>,
     writings: &[Writing],
     targets: &[Target],
+    options: &'a Options,
 ) -> Result<(Lowering<'a>, Vec<super::Sink>)> {
-    let mut lowering = Lowering::new(inputs);
+    let mut lowering = Lowering::new(inputs, &options.partitions);
     let mut sinks: Vec<super::Sink> = Vec::new();
     for writing in writings {
         write(catalog, &mut lowering, &mut sinks, writing, targets).map_err(|f| f.at(writing.place))?;

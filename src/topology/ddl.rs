@@ -1,4 +1,4 @@
-//! Statements as written: SET, CREATE STREAM | SINK | VIEW, INSERT INTO.
+//! Statements as written: SET, CREATE STREAM | TABLE | SINK | VIEW, INSERT INTO.
 
 use arrow::datatypes::DataType;
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Query};
@@ -31,6 +31,7 @@ pub(super) struct Parsed {
 pub(super) enum Body {
     Set { key: Name, value: Name },
     Stream(Definition),
+    Table(Definition),
     Sink(Definition),
     View { name: Name, columns: Vec<Name>, query: Box<Query>, if_not_exists: bool },
     Insert { sink: Name, columns: Vec<Name>, query: Box<Query> },
@@ -303,12 +304,14 @@ fn read_piece(file: &SqlFile, piece: &Piece) -> Result<(&'static str, String, Bo
             let definition = read_definition(&mut reader, "SINK")?;
             Ok(("CREATE SINK", definition.name.value.clone(), Body::Sink(definition)))
         }
-        ["CREATE", "TABLE", ..] | ["CREATE", "TEMPORARY", "TABLE", _] => Err(Fault::new(
-            "CREATE TABLE: tables and joins are not in this release",
-        )
-        .hint(
-            "CREATE STREAM reads a topic as events, CREATE SINK writes one; a sink with PRIMARY KEY is a table of last values",
-        )),
+        ["CREATE", "TABLE", ..] => {
+            reader.accept(&["CREATE", "TABLE"]);
+            let definition = read_definition(&mut reader, "TABLE")?;
+            Ok(("CREATE TABLE", definition.name.value.clone(), Body::Table(definition)))
+        }
+        ["CREATE", "TEMPORARY", "TABLE", _] => {
+            Err(Fault::new("CREATE TEMPORARY TABLE: what a pipeline defines lives as long as it").hint("leave TEMPORARY out"))
+        }
         ["CREATE", "VIEW", ..] | ["CREATE", "TEMPORARY", "VIEW", _] => read_view(&mut reader),
         ["CREATE", "OR", "REPLACE", _] => {
             Err(Fault::new("CREATE OR REPLACE is not known: a file defines everything once").hint("leave OR REPLACE out"))
@@ -319,12 +322,12 @@ fn read_piece(file: &SqlFile, piece: &Piece) -> Result<(&'static str, String, Bo
         _ => {
             let first = piece.tokens.first().map(|t| t.token.to_string()).unwrap_or_default();
             let shown = if words[0] == "CREATE" { format!("CREATE {}", words[1]) } else { first };
-            let known = ["SET", "CREATE STREAM", "CREATE SINK", "CREATE VIEW", "INSERT INTO", "EXECUTE STATEMENT SET"];
+            let known = ["SET", "CREATE STREAM", "CREATE TABLE", "CREATE SINK", "CREATE VIEW", "INSERT INTO", "EXECUTE STATEMENT SET"];
             let fault = Fault::new(format!("{} is not a statement of a pipeline", shown.trim()));
             let first = |statement: &&str| statement.split(' ').next().is_some_and(|word| nearest(words[0], [word]).is_some());
             Err(match nearest(shown.trim(), known).or(known.into_iter().find(first)) {
                 Some(near) => fault.hint(format!("did you mean {near}?")),
-                None => fault.hint("a pipeline has SET, CREATE STREAM, CREATE SINK, CREATE VIEW and INSERT INTO"),
+                None => fault.hint("a pipeline has SET, CREATE STREAM, CREATE TABLE, CREATE SINK, CREATE VIEW and INSERT INTO"),
             })
         }
     }

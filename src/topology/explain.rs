@@ -63,7 +63,8 @@ fn write_repartitions(out: &mut String, topology: &Topology) -> std::fmt::Result
 }
 
 fn write_source(out: &mut String, source: &Source) -> std::fmt::Result {
-    writeln!(out, "source {} (topic {})", source.name, source.topic)?;
+    let kind = if source.table.is_some() { "table" } else { "source" };
+    writeln!(out, "{kind} {} (topic {})", source.name, source.topic)?;
     writeln!(
         out,
         "  value: {} version {} id {}, reads {} of {} columns: {}",
@@ -102,6 +103,7 @@ fn value_names(source: &Source) -> Vec<&str> {
 fn event_time(source: &Source) -> String {
     match source.ingest.event_time {
         EventTime::RecordTimestamp => "the record's timestamp, no watermark".into(),
+        EventTime::VersionTimestamp => "the record's timestamp, watermark at it".into(),
         EventTime::Column { column, delay_micros, max_ahead_micros } => {
             let name = source.ingest.schema.field(column).name();
             let ahead = max_ahead_micros.map_or("not checked".to_owned(), shown);
@@ -284,7 +286,7 @@ pub fn explain_json(topology: &Topology) -> Value {
         let checks =
             source.ingest.checks.iter().map(|c| json!({"name": c.name, "check": c.text, "on_violation": policy(c.on_violation)}));
         let time = match source.ingest.event_time {
-            EventTime::RecordTimestamp => json!({"column": null}),
+            EventTime::RecordTimestamp | EventTime::VersionTimestamp => json!({"column": null}),
             EventTime::Column { column, delay_micros, max_ahead_micros } => json!({
                 "column": source.ingest.schema.field(column).name(),
                 "delay_micros": delay_micros,

@@ -27,6 +27,8 @@ mod function;
 mod interval;
 /// Logical plans to nodes.
 mod lower;
+/// Joins of a stream with a table.
+mod join;
 /// Queries to logical plans.
 mod plan;
 /// What is not run yet.
@@ -67,7 +69,7 @@ use crate::operator::ingest::{IngestSpec, OnViolation};
 use crate::operator::materialize::MaterializeSpec;
 use crate::operator::project::ProjectSpec;
 use crate::operator::table::TableSpec;
-use crate::operator::temporal_join::TemporalJoinSpec;
+use crate::operator::temporal_join::{BeforeFirst, TemporalJoinSpec};
 use crate::record::Topic;
 
 pub use explain::{explain, explain_json};
@@ -89,13 +91,15 @@ pub struct Options {
     pub default_name: Option<String>,
     /// `max_ahead` of streams that do not say: how far event time may be ahead of the record's timestamp. `None`: not checked.
     pub max_ahead_micros: Option<i64>,
+    /// Partition counts of topics, where they are known: inputs of unequal counts are shuffled. Unknown ones count as equal.
+    pub partitions: BTreeMap<Topic, i32>,
     pub udfs: Vec<ScalarUDF>,
     pub udafs: Vec<AggregateUDF>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { default_name: None, max_ahead_micros: Some(interval::DAY), udfs: Vec::new(), udafs: Vec::new() }
+        Options { default_name: None, max_ahead_micros: Some(interval::DAY), partitions: BTreeMap::new(), udfs: Vec::new(), udafs: Vec::new() }
     }
 }
 
@@ -176,10 +180,22 @@ pub struct Source {
     pub metadata: Vec<Metadata>,
     pub ingest: IngestSpec,
     pub null_value: NullValue,
+    /// A table: its records are versions of rows, null values tombstones.
+    pub table: Option<TableSource>,
     /// What to do with a bad record, by class; `DeadLetter` where absent.
     pub on_bad: BTreeMap<BadClass, OnViolation>,
     pub line: u64,
     pub column: u64,
+}
+
+/// What makes a source a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSource {
+    /// Columns that value and key both hold: place in `Source::value_columns`, place in `SourceKey::columns`. Where they differ the
+    /// record is bad.
+    pub held_twice: Vec<(usize, usize)>,
+    /// `before_first`: what a row joins that is older than the first version.
+    pub before_first: BeforeFirst,
 }
 
 /// The key of a source, when the plan uses columns that only the key holds.

@@ -92,6 +92,7 @@ impl Catalog {
         super::refuse::query(query, &self.functions, self.allow_nondeterministic)?;
         let planner = SqlToRel::new_with_options(self, parser_options());
         let mut statement = ast::Statement::Query(Box::new(query.clone()));
+        super::join::mark(&mut statement);
         super::spelling::planned(&mut statement)?;
         let plan = planner.sql_statement_to_plan_with_context(statement, &mut PlannerContext::new()).map_err(|e| {
             let fault = Fault::from(e).found(|name| super::spelling::place_of(query, name));
@@ -232,6 +233,9 @@ impl ContextProvider for Catalog {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if name == super::join::AS_OF {
+            return Some(Arc::new(super::join::marker()));
+        }
         self.functions.scalars.get(&name.to_lowercase()).cloned()
     }
 

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, Query,
-    Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TypedString, UnaryOperator, Value, Visit,
+    Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, TypedString, UnaryOperator, Value, Visit,
     Visitor, visit_expressions,
 };
 
@@ -197,10 +197,12 @@ fn check_select(select: &Select) -> Result<()> {
     }
     match select.from.as_slice() {
         [] => Err(Fault::new("a query needs a FROM").at(place).hint("name the stream that it reads")),
-        [only] => match only.joins.first() {
-            Some(join) => Err(joins(Place::of(join.relation.span()).or(place))),
-            None => Ok(()),
-        },
+        [TableWithJoins { relation: relation @ TableFactor::Table { version: Some(_), .. }, .. }] => {
+            Err(Fault::new("FOR SYSTEM_TIME AS OF belongs to the table of a join")
+                .at(Place::of(relation.span()).or(place))
+                .hint("FROM stream AS s JOIN table FOR SYSTEM_TIME AS OF s.time AS t ON s.id = t.id"))
+        }
+        [only] => only.joins.iter().try_for_each(|join| super::join::check(join).map_err(|fault| fault.at(place))),
         [_, second, ..] => Err(joins(Place::of(second.span()).or(place))),
     }
 }
@@ -213,7 +215,6 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
         return Err(not_yet("AT", Place::of(alias.name.span).or(place)).hint("write FROM name AS alias"));
     }
     match factor {
-        TableFactor::Table { version: Some(_), .. } => Err(joins(place).hint("FOR SYSTEM_TIME AS OF belongs to a join")),
         TableFactor::Table { sample: Some(_), .. } => {
             Err(not_yet("TABLESAMPLE", place).hint("filter by a hash of the key: md5(key) < '1'"))
         }

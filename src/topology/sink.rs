@@ -42,7 +42,7 @@ struct Declared {
 }
 
 pub(super) fn target(definition: Definition, place: Place) -> Result<Target> {
-    let options = super::with::options(&definition.options, true)?;
+    let options = super::with::options(&definition.options, super::with::Kind::Sink)?;
     let (topic, _) = super::source::topic_of(&definition.name, &options);
     let mut target =
         Target { name: definition.name, place, topic, columns: Vec::new(), timestamp: None, primary_key: None, options };

@@ -61,8 +61,9 @@ pub enum JoinKind {
 }
 
 /// What a row joins that is older than its key's first version.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum BeforeFirst {
+    #[default]
     None,
     /// The first version, by (effective time, offset), among those whose row watermark is not above the row's time: a later one may
     /// or may not have arrived when the row is released, so it can't count. A tombstone counts as a version.
