@@ -137,9 +137,9 @@ fn naive(logs: &Logs, spec: &TemporalJoinSpec) -> Told {
         value: Option<i64>,
     }
     let mut versions: BTreeMap<&str, Vec<Version>> = BTreeMap::new();
-    for sender in TABLE..SENDERS {
+    for (sender, log) in logs.iter().enumerate().skip(TABLE) {
         let mut watermark = i64::MIN;
-        for (offset, row) in logs[sender].iter().enumerate() {
+        for (offset, row) in log.iter().enumerate() {
             let order = (row.time.max(watermark), offset as i64);
             let value = (!row.tombstone).then_some(row.value);
             versions.entry(row.key.unwrap()).or_default().push(Version { order, row_watermark: watermark, value });
