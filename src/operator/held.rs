@@ -244,7 +244,7 @@ mod tests {
                         next += size;
                     }
                     3 => {
-                        let gone: Vec<u32> = now.keys().copied().filter(|n| (*n as usize + size) % 3 != 0).collect();
+                        let gone: Vec<u32> = now.keys().copied().filter(|n| !(*n as usize + size).is_multiple_of(3)).collect();
                         gone.iter().for_each(|number| { now.remove(number); held.remove(*number) });
                     }
                     4 => { held.keep(); kept = now.clone() }
