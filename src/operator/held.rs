@@ -9,7 +9,7 @@ use arrow::array::{RecordBatch, UInt32Array};
 use arrow::compute::{interleave_record_batch, take_record_batch};
 use arrow::datatypes::SchemaRef;
 
-use super::evaluate::broken;
+use super::evaluate::{broken, record_batch};
 use crate::error::Result;
 
 /// No row, where a number could stand.
@@ -83,6 +83,9 @@ impl Held {
 
     /// Rows of the given numbers, in that order.
     pub fn take(&self, numbers: &[u32]) -> Result<RecordBatch> {
+        if self.schema.fields().is_empty() {
+            return record_batch(&self.schema, Vec::new(), numbers.len()).map_err(|e| broken("held rows", e));
+        }
         let mut used: Vec<u32> = numbers.iter().map(|number| self.places[*number as usize].0).collect();
         used.sort_unstable();
         used.dedup();
@@ -241,7 +244,7 @@ mod tests {
                         next += size;
                     }
                     3 => {
-                        let gone: Vec<u32> = now.keys().copied().filter(|n| (*n as usize + size) % 3 != 0).collect();
+                        let gone: Vec<u32> = now.keys().copied().filter(|n| !(*n as usize + size).is_multiple_of(3)).collect();
                         gone.iter().for_each(|number| { now.remove(number); held.remove(*number) });
                     }
                     4 => { held.keep(); kept = now.clone() }

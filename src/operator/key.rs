@@ -335,3 +335,37 @@ fn canonical_floats(column: &ArrayRef) -> ArrayRef {
         _ => column.clone(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> Vec<Vec<ArrayRef>> {
+        let numbers: Int64Array = vec![Some(7), None, Some(-1), Some(7), Some(i64::MAX)].into();
+        let text: StringArray = vec![Some("a"), None, Some(""), Some("a"), Some("b")].into();
+        let (numbers, text): (ArrayRef, ArrayRef) = (Arc::new(numbers), Arc::new(text));
+        vec![vec![numbers.clone()], vec![text.clone()], vec![numbers, text]]
+    }
+
+    #[test]
+    fn keys_are_found_and_numbered_anew() {
+        for columns in columns() {
+            let shape = KeyShape::new(columns.iter().map(|c| c.data_type().clone()).collect()).unwrap();
+            let keys = shape.encode(&columns).unwrap();
+            let mut table = shape.table();
+            assert_eq!(table.find(&keys, 0), None);
+            let numbers: Vec<u32> = (0..5).map(|row| table.intern(&keys, row)).collect();
+            assert_eq!(numbers, [0, 1, 2, 0, 3]);
+            assert_eq!((0..5).map(|row| table.find(&keys, row).unwrap()).collect::<Vec<_>>(), numbers);
+
+            // The first row's key is gone; the others keep their order.
+            let mut rest = table.subset(&[1, 2, 3]);
+            assert_eq!((0..5).map(|row| rest.find(&keys, row)).collect::<Vec<_>>(), [None, Some(0), Some(1), None, Some(2)]);
+            let back = |table: &KeyTable, numbers: &[u32]| shape.decode(table, numbers).unwrap();
+            assert_eq!(back(&rest, &[0, 1, 2]), back(&table, &[1, 2, 3]));
+            assert_eq!(rest.intern(&keys, 0), 3);
+            rest.truncate(1);
+            assert_eq!((rest.find(&keys, 1), rest.find(&keys, 4), rest.len()), (Some(0), None, 1));
+        }
+    }
+}

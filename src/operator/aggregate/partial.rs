@@ -15,7 +15,8 @@ use arrow::array::{ArrayRef, Int64Array};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::accumulator::{accumulator, state_column};
-use super::{Aggregate, AggregateSpec, Group, derived};
+use super::emit::derived;
+use super::{Aggregate, AggregateSpec, Group};
 use crate::error::{Error, Result};
 use crate::operator::Output;
 use crate::operator::evaluate::broken;

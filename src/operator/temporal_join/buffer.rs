@@ -3,8 +3,7 @@
 //! Order of release: (event time, source rows before derived ones, source, partition, offset); rows of one place (derived rows, copies
 //! of one record) by their values, so that not even then the order of arrival counts.
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
@@ -31,7 +30,11 @@ pub struct Waiting {
 pub struct Buffer {
     /// Rows, their positions, and a number by which the state knows them.
     pub held: Held,
-    waiting: BinaryHeap<Reverse<Waiting>>,
+    /// In order.
+    waiting: VecDeque<Waiting>,
+    /// Not in order yet, and the first time among them. Rows mostly come in order, and stay here until the edge has come so far.
+    fresh: Vec<Waiting>,
+    fresh_from: i64,
     /// Since the last `keep`.
     released: Vec<Waiting>,
     next_id: i64,
@@ -53,7 +56,9 @@ impl Buffer {
         let schema = Schema::new(position::schema(rows).fields().iter().cloned().chain([id]).collect::<Vec<_>>());
         Ok(Buffer {
             held: Held::new(Arc::new(schema)),
-            waiting: BinaryHeap::new(),
+            waiting: VecDeque::new(),
+            fresh: Vec::new(),
+            fresh_from: i64::MAX,
             released: Vec::new(),
             next_id: 0,
             kept_next_id: 0,
@@ -77,9 +82,32 @@ impl Buffer {
     fn wait(&mut self, rows: RecordBatch) -> Vec<u32> {
         let positions = self.positions(&rows);
         let numbers = self.held.add(rows);
-        self.waiting
-            .extend(numbers.iter().enumerate().map(|(at, row)| Reverse(Waiting { place: place(&positions, at), row: *row })));
+        self.fresh.extend(numbers.iter().enumerate().map(|(at, row)| Waiting { place: place(&positions, at), row: *row }));
+        self.fresh_from = positions.event_times.values().iter().copied().fold(self.fresh_from, i64::min);
         numbers
+    }
+
+    /// Brings all that waits into order.
+    fn settle(&mut self) {
+        self.fresh.sort();
+        self.fresh_from = i64::MAX;
+        let Some(first) = self.fresh.first() else { return };
+        // Two ascending runs: sorting them is one merge.
+        let later = self.waiting.split_off(self.waiting.partition_point(|waiting| waiting < first));
+        if !later.is_empty() {
+            self.fresh.extend(later);
+            self.fresh.sort();
+        }
+        self.waiting.extend(self.fresh.drain(..));
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Waiting> {
+        self.waiting.iter().chain(&self.fresh)
+    }
+
+    fn retain(&mut self, keep: impl Fn(&Waiting) -> bool) {
+        self.waiting.retain(&keep);
+        self.fresh.retain(&keep);
     }
 
     /// Positions of rows as they are held.
@@ -87,11 +115,14 @@ impl Buffer {
         Positions::from_columns(&rows.columns()[self.width..self.width + position::COLUMNS])
     }
 
-    /// Takes out the rows below `edge`, in order.
-    pub fn release(&mut self, edge: Watermark) -> Result<Vec<u32>> {
+    /// Takes out the rows below `edge`, in order, or by origin and then in order.
+    pub fn release(&mut self, edge: Watermark, ordered: bool) -> Result<Vec<u32>> {
         self.restored = None;
         let from = self.released.len();
         self.take_below(edge);
+        if !ordered {
+            self.released[from..].sort_by_key(|Waiting { place, .. }| (place.1, place.2, place.3));
+        }
         let mut rows: Vec<u32> = self.released[from..].iter().map(|released| released.row).collect();
         let places: Vec<Place> = self.released[from..].iter().map(|released| released.place).collect();
         self.order_ties(&places, &mut rows)?;
@@ -99,28 +130,39 @@ impl Buffer {
     }
 
     fn take_below(&mut self, edge: Watermark) {
-        let below = |next: &Waiting| next.place.0 < edge.0 || edge == Watermark::MAX;
-        while let Some(Reverse(next)) = self.waiting.peek().copied().filter(|Reverse(next)| below(next)) {
-            self.waiting.pop();
-            self.held.remove(next.row);
-            self.released.push(next);
+        let all = edge == Watermark::MAX;
+        if all || self.fresh_from < edge.0 {
+            self.settle();
+        }
+        let below = self.waiting.partition_point(|waiting| all || waiting.place.0 < edge.0);
+        for waiting in self.waiting.drain(..below) {
+            self.held.remove(waiting.row);
+            self.released.push(waiting);
         }
     }
 
+    /// Puts rows of one place into the order of their values.
     fn order_ties(&self, places: &[Place], rows: &mut [u32]) -> Result<()> {
+        let mut ranges = Vec::new();
         let mut from = 0;
         for same in places.chunk_by(|a, b| a == b) {
-            let tied = &mut rows[from..from + same.len()];
-            from += same.len();
-            if tied.len() < 2 || self.width == 0 {
-                continue;
+            if same.len() > 1 {
+                ranges.push(from..from + same.len());
             }
-            let columns: Vec<ArrayRef> = self.held.take(tied)?.columns()[..self.width].to_vec();
-            let values = self.order.convert_columns(&columns).map_err(|e| broken("rows in order", e))?;
-            let mut order: Vec<usize> = (0..tied.len()).collect();
+            from += same.len();
+        }
+        if ranges.is_empty() || self.width == 0 {
+            return Ok(());
+        }
+        let tied: Vec<u32> = ranges.iter().flat_map(|range| rows[range.clone()].iter().copied()).collect();
+        let columns: Vec<ArrayRef> = self.held.take(&tied)?.columns()[..self.width].to_vec();
+        let values = self.order.convert_columns(&columns).map_err(|e| broken("rows in order", e))?;
+        let mut next = 0;
+        for range in ranges {
+            let mut order: Vec<usize> = (next..next + range.len()).collect();
+            next += range.len();
             order.sort_by(|a, b| values.row(*a).cmp(&values.row(*b)));
-            let ordered: Vec<u32> = order.into_iter().map(|at| tied[at]).collect();
-            tied.copy_from_slice(&ordered);
+            rows[range].iter_mut().zip(order).for_each(|(row, at)| *row = tied[at]);
         }
         Ok(())
     }
@@ -132,7 +174,7 @@ impl Buffer {
         let old: HashSet<u32> = ids.values().iter().filter_map(|id| known.get(id).copied()).collect();
         self.restored = Some(known);
         if !old.is_empty() {
-            self.waiting.retain(|Reverse(waiting)| !old.contains(&waiting.row));
+            self.retain(|waiting| !old.contains(&waiting.row));
             old.into_iter().for_each(|row| self.held.remove(row));
         }
         let numbers = self.wait(rows);
@@ -148,7 +190,7 @@ impl Buffer {
             let (rows, at) = self.held.row(row);
             self.ids(rows).value(at)
         };
-        self.waiting.iter().map(|Reverse(waiting)| (id(waiting.row), waiting.row)).collect()
+        self.all().map(|waiting| (id(waiting.row), waiting.row)).collect()
     }
 
     fn ids(&self, rows: &RecordBatch) -> Int64Array {
@@ -177,7 +219,7 @@ impl Buffer {
 
     /// All rows that wait, by number.
     pub fn rows(&self) -> Vec<u32> {
-        let mut rows: Vec<u32> = self.waiting.iter().map(|Reverse(waiting)| waiting.row).collect();
+        let mut rows: Vec<u32> = self.all().map(|waiting| waiting.row).collect();
         rows.sort_unstable();
         rows
     }
@@ -198,7 +240,7 @@ impl Buffer {
     }
 
     pub fn len(&self) -> usize {
-        self.waiting.len()
+        self.waiting.len() + self.fresh.len()
     }
 
     pub fn keep(&mut self) {
@@ -209,9 +251,10 @@ impl Buffer {
 
     pub fn undo(&mut self) {
         let added: HashSet<u32> = self.held.added().iter().copied().collect();
-        self.waiting.retain(|Reverse(waiting)| !added.contains(&waiting.row));
+        self.retain(|waiting| !added.contains(&waiting.row));
         let released = std::mem::take(&mut self.released);
-        self.waiting.extend(released.into_iter().filter(|released| !added.contains(&released.row)).map(Reverse));
+        self.fresh.extend(released.into_iter().filter(|released| !added.contains(&released.row)));
+        self.settle();
         self.held.undo();
         self.next_id = self.kept_next_id;
         self.restored = None;
@@ -220,13 +263,15 @@ impl Buffer {
     pub fn clear(&mut self) {
         self.held.clear();
         self.waiting.clear();
+        self.fresh.clear();
+        self.fresh_from = i64::MAX;
         self.released.clear();
         (self.next_id, self.kept_next_id, self.restored) = (0, 0, None);
     }
 
     /// Estimated memory in bytes.
     pub fn size(&self) -> usize {
-        self.held.size() + self.waiting.capacity() * size_of::<Waiting>()
+        self.held.size() + (self.waiting.capacity() + self.fresh.capacity()) * size_of::<Waiting>()
     }
 }
 

@@ -48,6 +48,9 @@ pub struct TemporalJoinSpec {
     pub before_first: BeforeFirst,
     /// Over `schema`: what ON says beside the keys. A row for which it is not true is joined by nothing.
     pub filter: Option<Arc<dyn PhysicalExpr>>,
+    /// Whether rows of different origins have to come out in one order. A batch has one origin, so where their times interleave this
+    /// makes batches of single rows. If not, rows of one origin stay together, in order, each time the edge moves.
+    pub ordered: bool,
     /// Columns of `left`, then `right_columns` (nullable in a left join).
     pub schema: SchemaRef,
 }
@@ -135,11 +138,11 @@ impl Operator for TemporalJoin {
     }
 
     /// Joins and emits the rows below the edge, in the order (event time, source, partition, offset), derived rows by (event time,
-    /// values).
+    /// values); unless the plan is not `ordered`, by origin first.
     fn advance(&mut self, edge: Watermark, out: &mut Output) -> Result<Watermark> {
         if edge > self.edge {
             self.edge = edge;
-            let rows = self.buffer.release(edge)?;
+            let rows = self.buffer.release(edge, self.spec.ordered)?;
             for part in rows.chunks(JOINED_ROWS) {
                 self.join(part, out)?;
             }
