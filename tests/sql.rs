@@ -4,6 +4,10 @@
 mod conformance;
 #[path = "sql/refusals.rs"]
 mod refusals;
+#[path = "sql/refused_files.rs"]
+mod refused_files;
+#[path = "sql/refused_queries.rs"]
+mod refused_queries;
 #[path = "sql/shop.rs"]
 mod shop;
 

@@ -563,11 +563,15 @@ impl Task {
     /// Applies the policies of bad records and the budget.
     fn account(&mut self, chunk: &Chunk, found: &Found) -> Result<()> {
         let mut bad: Vec<usize> = Vec::new();
+        self.refuse_failing(found)?;
+        let here: Vec<usize> =
+            self.feeds.iter().filter(|feed| feed.partition == chunk.partition).map(|feed| feed.source).collect();
         for (_, rejected) in &found.rejected {
-            let policy = self.policy(rejected);
-            if policy == OnViolation::Fail {
-                return Err(fails(rejected, &chunk.partition));
+            // A join may refuse rows of other partitions, and of earlier chunks: they were counted as good when they came.
+            if rejected.partition != chunk.partition.partition || !here.contains(&usize::from(rejected.source)) {
+                continue;
             }
+            let policy = self.policy(rejected);
             if policy == OnViolation::DeadLetter
                 && let Some(row) = chunk.row_of(rejected.offset)
             {

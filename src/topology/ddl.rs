@@ -202,12 +202,12 @@ impl<'a> Reader<'a> {
 
     fn query(&mut self) -> Result<Box<Query>> {
         let place = self.place();
-        self.check_ksql()?;
+        self.check_clauses()?;
         self.parser.parse_query().map_err(|e| parse_fault(e).at(self.end).at(place))
     }
 
-    /// Clauses of ksqlDB that the parser stumbles over.
-    fn check_ksql(&self) -> Result<()> {
+    /// Clauses of other engines that the parser stumbles over.
+    fn check_clauses(&self) -> Result<()> {
         let mut depth = 0;
         for n in 0.. {
             let token = self.parser.peek_nth_token(n);
@@ -223,6 +223,11 @@ impl<'a> Reader<'a> {
                 }
                 (_, Some("WINDOW"), Some("TUMBLING" | "HOPPING" | "SESSION")) => {
                     Fault::new("WINDOW is ksqlDB's").hint(KSQL_WINDOW)
+                }
+                (_, Some(word @ ("EXCEPT" | "EXCLUDE" | "REPLACE" | "ILIKE" | "RENAME")), _)
+                    if n > 0 && self.parser.peek_nth_token(n - 1).token == Token::Mul =>
+                {
+                    Fault::new(format!("SELECT * {word} is not known")).hint("name the columns")
                 }
                 (_, Some("PARTITION"), Some("BY")) if depth == 0 => Fault::new("PARTITION BY is ksqlDB's").hint(
                     "a sink is partitioned by its PRIMARY KEY: CREATE SINK s (PRIMARY KEY (...)), with a query distributed by it",

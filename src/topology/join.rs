@@ -304,6 +304,8 @@ impl<'a> Lowering<'a> {
             kind,
             before_first: stream.before_first(),
             filter,
+            // What follows and needs one order has it by position: aggregates behind a join are free of order (see `Lowered::ordered`).
+            ordered: false,
             schema: Arc::clone(&schema),
         };
         let node = self.add(Operation::TemporalJoin(spec), vec![left.node, right.node], schema);
@@ -311,8 +313,7 @@ impl<'a> Lowering<'a> {
             false => left.distribution.clone(),
             true => Distribution::shuffled(stream.key_columns.iter().map(|k| stream.columns[*k].field.name().clone()).collect()),
         };
-        let ordered = left.ordered && !sides.shuffled;
-        Ok(Lowered { node, columns, lineage, distribution, ordered, updating: None, groups: 0, windowed: left.windowed })
+        Ok(Lowered { node, columns, lineage, distribution, ordered: false, updating: None, groups: 0, windowed: left.windowed })
     }
 
     /// The left side's columns; behind a shuffle they hold the parts of the table's key.

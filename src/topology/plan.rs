@@ -178,7 +178,12 @@ fn rewrite(plan: LogicalPlan) -> datafusion_common::Result<Transformed<LogicalPl
     if let LogicalPlan::Union(union) = &plan {
         for (n, field) in union.schema.fields().iter().enumerate() {
             let types = union.inputs.iter().map(|input| Ok(input.schema().field(n).data_type().clone()));
-            super::function::one_kind(&format!("column \"{}\" of the UNION ALL", field.name()), types)?;
+            super::function::one_kind(&format!("column \"{}\" of the UNION ALL", field.name()), types.clone())?;
+            let types: Vec<DataType> = types.collect::<datafusion_common::Result<_>>()?;
+            if types.iter().any(DataType::is_floating) && types.iter().any(|t| matches!(t, DataType::Decimal128(..))) {
+                let text = format!("column \"{}\" of the UNION ALL is a DOUBLE and a DECIMAL", field.name());
+                return Err(Fault::new(text).hint("CAST one of them to the other's type").into());
+            }
         }
     }
     let preserver = NamePreserver::new(&plan);

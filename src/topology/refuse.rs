@@ -3,9 +3,9 @@
 use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, LimitClause, Query,
-    Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, TypedString, UnaryOperator, Value, Visit,
-    Visitor, visit_expressions,
+    BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Interval,
+    LimitClause, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, TypedString,
+    UnaryOperator, Value, Visit, Visitor, visit_expressions,
 };
 
 use super::dialect::TABLE_ARGUMENT;
@@ -278,8 +278,33 @@ fn is_plain(expr: &Expr) -> bool {
             | Expr::Case { .. }
             | Expr::Map(_)
             | Expr::Array(_)
-            | Expr::Interval(_)
     )
+}
+
+fn is_plain_value(value: &Value) -> bool {
+    matches!(
+        value,
+        Value::Number(..) | Value::SingleQuotedString(_) | Value::HexStringLiteral(_) | Value::Boolean(_) | Value::Null
+    )
+}
+
+/// One unit, and an amount of it.
+fn check_interval(interval: &Interval) -> Result<()> {
+    if interval.last_field.is_some() || interval.leading_field.is_none() {
+        return Err(not_yet(&interval.to_string(), None).hint("write one unit: INTERVAL '14' MONTH, INTERVAL '620' SECOND"));
+    }
+    let amount = match &*interval.value {
+        Expr::Value(value) => match &value.value {
+            Value::SingleQuotedString(text) => text.trim().to_owned(),
+            Value::Number(number, _) => number.to_string(),
+            _ => String::new(),
+        },
+        _ => String::new(),
+    };
+    match amount.parse::<f64>() {
+        Ok(number) if number.is_finite() && !amount.contains(['e', 'E']) => Ok(()),
+        _ => Err(Fault::new(format!("\"{amount}\" is not an amount of time")).hint("write INTERVAL '1' MINUTE")),
+    }
 }
 
 fn check_operator(op: &BinaryOperator) -> Result<()> {
@@ -328,6 +353,10 @@ impl Walk<'_> {
             Expr::Value(value) if matches!(value.value, Value::Placeholder(_)) => {
                 Err(Fault::new(format!("the parameter {} has no value", value.value)).at(place).hint("write the value itself"))
             }
+            Expr::Value(value) if !is_plain_value(&value.value) => {
+                Err(not_yet(&format!("the literal {}", value.value), place).hint("write 'text'"))
+            }
+            Expr::Interval(interval) => check_interval(interval).map_err(|f| f.at(place)),
             Expr::Cast { array: false, format: None, data_type, .. } | Expr::TypedString(TypedString { data_type, .. }) => {
                 super::types::data_type(data_type).map(drop).map_err(|f| f.at(place))
             }

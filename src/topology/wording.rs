@@ -45,6 +45,15 @@ pub(super) fn of(said: &str) -> Option<Fault> {
     if let Some((held, _)) = between(first, "- cannot be used with ", "") {
         return Some(Fault::new(format!("- takes a number, not {}", shown_type(held))).hint("CAST(text AS BIGINT)"));
     }
+    if let Some((held, _)) = between(first, "NOT cannot be used with ", "") {
+        return Some(Fault::new(format!("NOT takes a condition, not {}", shown_type(held))).hint("compare it: x <> 0"));
+    }
+    if let Some((types, _)) = between(first, "Unsupported CAST from ", "")
+        && let Some((from, to)) = types.split_once(" to ")
+    {
+        let text = format!("CAST of {} to {} is not known", shown_type(from), shown_type(to));
+        return Some(Fault::new(text).hint("CAST it to another type first"));
+    }
     if let Some((column, _)) = between(first, "'", "' must appear in GROUP BY clause") {
         let name = column.rsplit('.').next().unwrap_or(column);
         return Some(

@@ -59,6 +59,9 @@ impl AggregateUDFImpl for FlinkAggregate {
 /// Refuses arguments that Flink does not take, or of which it makes something of its own.
 pub(super) fn check(name: &str, types: &[DataType]) -> Result<()> {
     let shown = name.to_uppercase();
+    if let ("min" | "max", [DataType::Struct(_) | DataType::List(_) | DataType::Map(..)]) = (name, types) {
+        return Err(Fault::new(format!("{shown} of {} is not in this release", sql_name(&types[0]))).hint("take it of a part"));
+    }
     let deviation = matches!(name, "stddev" | "stddev_pop" | "var" | "var_pop");
     if !deviation && !["sum", "avg"].contains(&name) {
         return Ok(());

@@ -12,7 +12,7 @@ use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::{ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility};
 
 use crate::topology::fault::{Fault, Result};
-use crate::topology::types::sql_name;
+use crate::topology::types::{same, sql_name};
 
 /// The cast as a call, where the library would do something else; `Ok(None)`: the library's cast is Flink's.
 pub(super) fn flink(expr: &Expr, from: &DataType, to: &DataType, tries: bool) -> Result<Option<Expr>> {
@@ -44,6 +44,7 @@ fn refuse(from: &DataType, to: &DataType) -> Result<()> {
         (from, DataType::Boolean) if time(from) => "compare it",
         (DataType::Time32(_) | DataType::Time64(_), DataType::Utf8) => "write to_char(t, '%H:%M:%S')",
         (from, DataType::Utf8) if nested(from) => "write its parts one by one",
+        (from, to) if (nested(from) || nested(to)) && !from.is_null() && !same(from, to) => "CAST its parts one by one",
         (DataType::Interval(_) | DataType::Duration(_), _) => "write TIMESTAMPDIFF(SECOND, a, b)",
         (DataType::Binary, to) if number(to) || *to == DataType::Boolean => "CAST it to STRING first",
         (from, DataType::Binary) if number(from) || *from == DataType::Boolean => "CAST it to STRING first",

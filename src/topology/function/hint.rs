@@ -24,6 +24,7 @@ pub(in crate::topology) fn substitute(name: &str) -> Option<&'static str> {
         "from_unixtime" => "write DATE_FORMAT(TO_TIMESTAMP_LTZ(n, 0), 'yyyy-MM-dd HH:mm:ss')",
         "to_date" => "write CAST(text AS DATE)",
         "to_unixtime" => "write EXTRACT(EPOCH FROM ts)",
+        "sha1" | "sha2" => "write encode(digest(text, 'sha256'), 'hex')",
         "sha224" | "sha256" | "sha384" | "sha512" => "write encode(digest(text, 'sha256'), 'hex')",
         "truncate" => "write trunc(n, digits)",
         "locate" => "write strpos(text, part)",
@@ -36,6 +37,10 @@ pub(in crate::topology) fn substitute(name: &str) -> Option<&'static str> {
         "collect_list" | "collect_set" | "collect" => {
             "collecting aggregates are not in this release: their result depends on the order of rows"
         }
+        "unnest" => "elements are read by their number: tags[1]",
+        "current_watermark" => "late rows go to the late topic: a query does not see the watermark",
+        "element" => "write tags[1]",
+        "element_at" => "write map['key']",
         "ucase" => "write upper(text)",
         "lcase" => "write lower(text)",
         "len" => "write char_length(text)",

@@ -6,16 +6,20 @@ use arrow::datatypes::DataType;
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode, TreeNodeRewriter};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::expr::ScalarFunction;
-use datafusion_expr::{BinaryExpr, Case, Cast, Expr, ExprSchemable, Like, Operator, lit};
+use datafusion_expr::{BinaryExpr, Case, Cast, Expr, ExprSchemable, Operator, lit};
 use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
 
+use super::kind::{
+    Kind, as_doubles, as_times, comparable, condition, kind, narrowed, no_arithmetic, one_kind, ordered, other_kind,
+};
+use super::like::escaped;
 use super::number::Rounding;
 use super::{access, cast, decimal, number, pattern, regular, time};
 use crate::topology::fault::Fault;
 use crate::topology::lower::place_in;
 use crate::topology::types::sql_name;
 
-type Rewritten = datafusion_common::Result<Transformed<Expr>>;
+pub(super) type Rewritten = datafusion_common::Result<Transformed<Expr>>;
 
 /// The whole expression with Flink's meaning and types.
 pub(in crate::topology) fn typed(expr: Expr, schema: &DFSchema) -> datafusion_common::Result<Expr> {
@@ -33,26 +37,54 @@ fn coerced(expr: Expr, schema: &DFSchema) -> Rewritten {
     if rewritten.transformed {
         return rewritten.data.rewrite(&mut TypeCoercionRewriter::new(schema));
     }
-    TypeCoercionRewriter::new(schema).f_up(rewritten.data)
+    let before = match &rewritten.data {
+        Expr::ScalarFunction(call) => call.args.iter().map(|arg| arg.get_type(schema)).collect::<Result<Vec<_>, _>>()?,
+        _ => Vec::new(),
+    };
+    let coerced = TypeCoercionRewriter::new(schema).f_up(rewritten.data)?;
+    if let Expr::ScalarFunction(call) = &coerced.data {
+        kinds_stay(call, &before, schema)?;
+    }
+    Ok(coerced)
+}
+
+/// The library turns arguments into what a function takes: a number into a text, bytes into a text. Flink does not.
+fn kinds_stay(call: &ScalarFunction, before: &[DataType], schema: &DFSchema) -> datafusion_common::Result<()> {
+    for (arg, held) in call.args.iter().zip(before) {
+        if other_kind(held, &arg.get_type(schema)?) {
+            let types: Vec<String> = before.iter().map(sql_name).collect();
+            let text = format!("function \"{}\" does not take ({})", call.func.name(), types.join(", "));
+            return Err(Fault::new(text).hint("CAST the arguments, or look at their number").into());
+        }
+    }
+    Ok(())
 }
 
 fn as_flink(expr: Expr, schema: &DFSchema) -> Rewritten {
     match expr {
         Expr::Literal(value, metadata) => literal(value).map(|value| Transformed::yes(Expr::Literal(value, metadata))),
         Expr::BinaryExpr(expr) => binary(expr, schema),
-        Expr::Between(between) => {
+        Expr::Between(mut between) => {
+            ordered(&between.expr.get_type(schema)?, false)?;
             for other in [&between.low, &between.high] {
                 comparable(&between.expr.get_type(schema)?, &other.get_type(schema)?)?;
             }
+            as_doubles([&mut *between.expr, &mut *between.low, &mut *between.high], schema)?;
+            as_times(&mut between.low, &between.expr.get_type(schema)?, schema)?;
+            as_times(&mut between.high, &between.expr.get_type(schema)?, schema)?;
             Ok(Transformed::no(Expr::Between(between)))
         }
-        Expr::InList(list) => {
+        Expr::InList(mut list) => {
             for other in &list.list {
                 comparable(&list.expr.get_type(schema)?, &other.get_type(schema)?)?;
             }
+            as_doubles(std::iter::once(&mut *list.expr).chain(&mut list.list), schema)?;
+            for other in &mut list.list {
+                as_times(other, &list.expr.get_type(schema)?, schema)?;
+            }
             Ok(Transformed::no(Expr::InList(list)))
         }
-        Expr::Case(case) => {
+        Expr::Case(mut case) => {
             if let Some(operand) = &case.expr {
                 for (when, _) in &case.when_then_expr {
                     comparable(&operand.get_type(schema)?, &when.get_type(schema)?)?;
@@ -64,6 +96,12 @@ fn as_flink(expr: Expr, schema: &DFSchema) -> Rewritten {
             }
             let results = case.when_then_expr.iter().map(|(_, then)| then).chain(&case.else_expr);
             one_kind("CASE", results.map(|r| r.get_type(schema)))?;
+            if let Some(operand) = &mut case.expr {
+                let whens = case.when_then_expr.iter_mut().map(|(when, _)| &mut **when);
+                as_doubles(std::iter::once(&mut **operand).chain(whens), schema)?;
+            }
+            let results = case.when_then_expr.iter_mut().map(|(_, then)| &mut **then);
+            as_doubles(results.chain(case.else_expr.as_deref_mut()), schema)?;
             Ok(Transformed::no(Expr::Case(case)))
         }
         Expr::Cast(c) => cast_of(*c.expr, c.field.data_type().clone(), false, schema, |expr| {
@@ -72,7 +110,17 @@ fn as_flink(expr: Expr, schema: &DFSchema) -> Rewritten {
         Expr::TryCast(c) => cast_of(*c.expr, c.field.data_type().clone(), true, schema, |expr| {
             Expr::TryCast(datafusion_expr::TryCast { expr: Box::new(expr), field: Arc::clone(&c.field) })
         }),
-        Expr::Like(like) => escaped(like),
+        Expr::Like(like) => {
+            for part in [&like.expr, &like.pattern] {
+                let held = part.get_type(schema)?;
+                if !matches!(kind(&held), Some(Kind::Text) | None) {
+                    return Err(Fault::new(format!("LIKE compares texts, not {}", sql_name(&held)))
+                        .hint("write CAST(x AS STRING)")
+                        .into());
+                }
+            }
+            escaped(like)
+        }
         Expr::SimilarTo(_) => Err(Fault::new("SIMILAR TO is not in this release").hint("write REGEXP(text, 'pattern')").into()),
         Expr::ScalarFunction(call) => function(call, schema),
         Expr::Not(ref inner)
@@ -92,6 +140,9 @@ fn as_flink(expr: Expr, schema: &DFSchema) -> Rewritten {
         Expr::AggregateFunction(ref call) => {
             let args = call.params.args.iter().map(|arg| arg.get_type(schema)).collect::<datafusion_common::Result<Vec<_>>>()?;
             super::aggregate::check(call.func.name(), &args)?;
+            if let Some(filter) = &call.params.filter {
+                condition(filter, schema)?;
+            }
             Ok(Transformed::no(expr))
         }
         other => Ok(Transformed::no(other)),
@@ -112,7 +163,7 @@ fn literal(value: ScalarValue) -> datafusion_common::Result<ScalarValue> {
     })
 }
 
-fn binary(expr: BinaryExpr, schema: &DFSchema) -> Rewritten {
+fn binary(mut expr: BinaryExpr, schema: &DFSchema) -> Rewritten {
     let (left, right) = (expr.left.get_type(schema)?, expr.right.get_type(schema)?);
     match expr.op {
         op if op.supports_propagation() || matches!(op, Operator::IsDistinctFrom | Operator::IsNotDistinctFrom) => {
@@ -121,6 +172,14 @@ fn binary(expr: BinaryExpr, schema: &DFSchema) -> Rewritten {
             }
             if !op.is_logic_operator() {
                 comparable(&left, &right)?;
+                let equality =
+                    matches!(op, Operator::Eq | Operator::NotEq | Operator::IsDistinctFrom | Operator::IsNotDistinctFrom);
+                ordered(&left, equality)?;
+                as_doubles([&mut *expr.left, &mut *expr.right], schema)?;
+                as_times(&mut expr.right, &left, schema)?;
+                as_times(&mut expr.left, &right, schema)?;
+                narrowed(&mut expr.right, &left);
+                narrowed(&mut expr.left, &right);
             }
         }
         op if op.is_numerical_operators() => return arithmetic(expr, &left, &right),
@@ -142,6 +201,9 @@ fn arithmetic(expr: BinaryExpr, left: &DataType, right: &DataType) -> Rewritten 
     if let Some(fault) = no_arithmetic(left, expr.op, right) {
         return Err(fault.into());
     }
+    if *left == DataType::Date32 || *right == DataType::Date32 {
+        whole_days(&expr)?;
+    }
     let decimals = [left, right].iter().any(|t| matches!(t, DataType::Decimal128(..)));
     let exact = [left, right].iter().all(|t| t.is_null() || decimal::decimal_of(t).is_some());
     if decimals && exact && number(left) && number(right) {
@@ -154,85 +216,17 @@ fn arithmetic(expr: BinaryExpr, left: &DataType, right: &DataType) -> Rewritten 
     Ok(Transformed::no(Expr::BinaryExpr(expr)))
 }
 
-/// Why there is no arithmetic of these.
-pub(in crate::topology) fn no_arithmetic(left: &DataType, op: impl std::fmt::Display, right: &DataType) -> Option<Fault> {
-    let hint = match (kind(left), kind(right)) {
-        (Some(Kind::Time), Some(Kind::Number)) | (Some(Kind::Number), Some(Kind::Time)) => Some("write ts + INTERVAL '1' DAY"),
-        (Some(Kind::Text), _) | (_, Some(Kind::Text)) => Some("write CAST(text AS DECIMAL(10, 2)), or || to join texts"),
-        (Some(Kind::Truth), _) | (_, Some(Kind::Truth)) => Some("write CASE WHEN condition THEN 1 ELSE 0 END"),
-        (Some(Kind::Bytes | Kind::Nested), _) | (_, Some(Kind::Bytes | Kind::Nested)) => Some("arithmetic takes numbers"),
-        _ => None,
-    }?;
-    Some(Fault::new(format!("{} {op} {} is not known", sql_name(left), sql_name(right))).hint(hint))
-}
-
-fn condition(expr: &Expr, schema: &DFSchema) -> datafusion_common::Result<()> {
-    match expr.get_type(schema)? {
-        DataType::Boolean | DataType::Null => Ok(()),
-        held => Err(Fault::new(format!("{} is not a condition", sql_name(&held))).hint("compare it: x <> 0").into()),
-    }
-}
-
-/// What may be compared or stand in one column.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    Text,
-    Number,
-    Truth,
-    Time,
-    Length,
-    Bytes,
-    Nested,
-}
-
-/// `None`: NULL, which goes with all.
-fn kind(data_type: &DataType) -> Option<Kind> {
-    use DataType::*;
-    Some(match data_type {
-        Null => return None,
-        Utf8 | LargeUtf8 | Utf8View => Kind::Text,
-        Boolean => Kind::Truth,
-        Date32 | Date64 | Timestamp(..) | Time32(_) | Time64(_) => Kind::Time,
-        Interval(_) | Duration(_) => Kind::Length,
-        Binary | LargeBinary | BinaryView | FixedSizeBinary(_) => Kind::Bytes,
-        t if t.is_numeric() => Kind::Number,
-        Dictionary(_, value) => return kind(value),
-        _ => Kind::Nested,
-    })
-}
-
-/// Flink compares what is alike, and a text with a time; the library would turn one into the other.
-fn comparable(left: &DataType, right: &DataType) -> datafusion_common::Result<()> {
-    let hint = match (kind(left), kind(right)) {
-        (Some(a), Some(b)) if a == b => return Ok(()),
-        (None, _) | (_, None) => return Ok(()),
-        (Some(Kind::Text), Some(Kind::Time)) | (Some(Kind::Time), Some(Kind::Text)) => return Ok(()),
-        (Some(Kind::Text), Some(Kind::Number)) => "CAST one of them: CAST(text AS BIGINT), or quote the number",
-        (Some(Kind::Number), Some(Kind::Text)) => "CAST one of them: CAST(number AS STRING), or leave the quotes out",
-        _ => "CAST one of them to the other's type",
+/// A DATE plus hours would be cut to a DATE.
+fn whole_days(expr: &BinaryExpr) -> datafusion_common::Result<()> {
+    let days = |side: &Expr| match side {
+        Expr::Literal(ScalarValue::IntervalMonthDayNano(Some(length)), _) => length.nanoseconds == 0,
+        Expr::Literal(..) | Expr::Column(_) | Expr::Cast(_) | Expr::ScalarFunction(_) | Expr::Alias(_) => true,
+        _ => false,
     };
-    Err(Fault::new(format!("{} can't be compared with {}", sql_name(left), sql_name(right))).hint(hint).into())
-}
-
-/// Results that become one column.
-pub(in crate::topology) fn one_kind(
-    what: &str,
-    types: impl Iterator<Item = datafusion_common::Result<DataType>>,
-) -> datafusion_common::Result<()> {
-    let mut first: Option<DataType> = None;
-    for data_type in types {
-        let data_type = data_type?;
-        match (&first, kind(&data_type)) {
-            (_, None) => {}
-            (None, Some(_)) => first = Some(data_type),
-            (Some(held), other) if kind(held) == other => {}
-            (Some(held), _) => {
-                let text = format!("{what} gives {} and {}", sql_name(held), sql_name(&data_type));
-                return Err(Fault::new(text).hint("CAST one of them to the other's type").into());
-            }
-        }
+    if days(&expr.left) && days(&expr.right) {
+        return Ok(());
     }
-    Ok(())
+    Err(Fault::new("a DATE has no hours").hint("write CAST(day AS TIMESTAMP(3)) + INTERVAL '1' HOUR").into())
 }
 
 fn cast_of(expr: Expr, to: DataType, tries: bool, schema: &DFSchema, library: impl Fn(Expr) -> Expr) -> Rewritten {
@@ -249,58 +243,23 @@ fn cast_of(expr: Expr, to: DataType, tries: bool, schema: &DFSchema, library: im
     }
 }
 
-/// Flink's LIKE has no escape unless one is named; the library's is always a backslash.
-fn escaped(mut like: Like) -> Rewritten {
-    match &*like.pattern {
-        Expr::Literal(value, metadata) => {
-            if let Some(Some(text)) = value.try_as_str() {
-                let pattern = like_pattern(text, like.escape_char)?;
-                like.pattern = Box::new(Expr::Literal(ScalarValue::Utf8(Some(pattern)), metadata.clone()));
-            }
-        }
-        _ if like.escape_char.is_some() => {
-            return Err(Fault::new("LIKE ... ESCAPE takes a constant pattern").hint("leave ESCAPE out").into());
-        }
-        pattern => {
-            let replace =
-                ScalarFunction::new_udf(datafusion_functions::string::replace(), vec![pattern.clone(), lit("\\"), lit("\\\\")]);
-            like.pattern = Box::new(Expr::ScalarFunction(replace));
-        }
-    }
-    like.escape_char = None;
-    Ok(Transformed::yes(Expr::Like(like)))
-}
-
-fn like_pattern(text: &str, escape: Option<char>) -> datafusion_common::Result<String> {
-    let mut out = String::new();
-    let mut letters = text.chars();
-    while let Some(letter) = letters.next() {
-        match letter {
-            letter if Some(letter) == escape => match letters.next() {
-                Some(next) if ['%', '_'].contains(&next) => out.extend(['\\', next]),
-                Some(next) if Some(next) == escape && next == '\\' => out.push_str("\\\\"),
-                Some(next) if Some(next) == escape => out.push(next),
-                _ => {
-                    return Err(Fault::new(format!("'{text}': after the escape character stands %, _ or itself"))
-                        .hint("choose another character: LIKE '...' ESCAPE '!'")
-                        .into());
-                }
-            },
-            '\\' => out.push_str("\\\\"),
-            letter => out.push(letter),
-        }
-    }
-    Ok(out)
-}
-
 /// Functions of one DOUBLE, or two, in Flink whatever number they are given.
 const OF_DOUBLES: [&str; 17] = [
     "sin", "cos", "tan", "cot", "asin", "acos", "atan", "atan2", "sinh", "cosh", "tanh", "degrees", "radians", "exp", "ln",
     "log10", "log2",
 ];
 
-fn function(ScalarFunction { func, args }: ScalarFunction, schema: &DFSchema) -> Rewritten {
+/// Functions whose result is one of their arguments.
+const CHOOSING: [&str; 7] = ["coalesce", "nvl", "nvl2", "nullif", "greatest", "least", "make_array"];
+
+fn function(ScalarFunction { func, mut args }: ScalarFunction, schema: &DFSchema) -> Rewritten {
     let name = func.name();
+    if CHOOSING.contains(&name) {
+        let results = if name == "nvl2" { &mut args[1..] } else { &mut args[..] };
+        let shown = if name == "make_array" { "ARRAY".into() } else { name.to_uppercase() };
+        one_kind(&shown, results.iter().map(|a| a.get_type(schema)))?;
+        as_doubles(results, schema)?;
+    }
     let call = |args: Vec<Expr>| Expr::ScalarFunction(ScalarFunction { func: Arc::clone(&func), args });
     let double = |arg: Expr| Expr::Cast(Cast::new(Box::new(arg), DataType::Float64));
     let is_float = |arg: &Expr| matches!(arg.get_type(schema), Ok(DataType::Float64));
@@ -312,14 +271,7 @@ fn function(ScalarFunction { func, args }: ScalarFunction, schema: &DFSchema) ->
         }
         // NULL if any part is; the library leaves NULLs out.
         ("concat", n) if n > 0 && !is_list(&args[0], schema) => concat(args, schema)?,
-        ("greatest" | "least", _) => {
-            one_kind(&name.to_uppercase(), args.iter().map(|a| a.get_type(schema)))?;
-            null_if_any(&args, call(args.clone()))
-        }
-        ("coalesce" | "nvl" | "nullif", _) => {
-            one_kind(&name.to_uppercase(), args.iter().map(|a| a.get_type(schema)))?;
-            return Ok(Transformed::no(call(args)));
-        }
+        ("greatest" | "least", _) => null_if_any(&args, call(args.clone())),
         // One argument: the natural logarithm.
         ("log", 1) => {
             let ln = datafusion_functions::math::ln();
@@ -356,6 +308,10 @@ fn function(ScalarFunction { func, args }: ScalarFunction, schema: &DFSchema) ->
             regular::check(&func, &args)?;
             call(args)
         }
+        ("encode" | "decode", 2) => {
+            encoding(name, &args[1])?;
+            return Ok(Transformed::no(call(args)));
+        }
         (name, _) if name.starts_with("regexp_") => {
             regular::check(&func, &args)?;
             return Ok(Transformed::no(call(args)));
@@ -370,6 +326,17 @@ fn function(ScalarFunction { func, args }: ScalarFunction, schema: &DFSchema) ->
         }
         _ => return Ok(Transformed::no(call(args))),
     }))
+}
+
+/// Flink's ENCODE and DECODE take a character set, the library's a spelling of bytes.
+fn encoding(name: &str, given: &Expr) -> datafusion_common::Result<()> {
+    let known = ["hex", "base64", "base64pad"];
+    match given {
+        Expr::Literal(value, _) if value.try_as_str().flatten().is_some_and(|text| known.contains(&text)) => Ok(()),
+        given => Err(Fault::new(format!("{}: {given} is neither 'hex' nor 'base64'", name.to_uppercase()))
+            .hint("between texts and bytes: CAST(text AS BYTES), CAST(bytes AS STRING)")
+            .into()),
+    }
 }
 
 fn concat(args: Vec<Expr>, schema: &DFSchema) -> datafusion_common::Result<Expr> {

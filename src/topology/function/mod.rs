@@ -10,6 +10,10 @@ mod cast;
 mod decimal;
 /// What to write instead.
 mod hint;
+/// What goes with what.
+mod kind;
+/// LIKE.
+mod like;
 /// Rewriting of planned expressions.
 mod meaning;
 /// ROUND, FLOOR, CEIL.
@@ -35,7 +39,8 @@ use datafusion_expr::{AggregateUDF, Cast, Expr, ExprSchemable, ScalarUDF, Volati
 
 pub(super) use aggregate::counts_rows;
 pub(super) use hint::{nondeterministic, substitute};
-pub(super) use meaning::{no_arithmetic, one_kind, typed};
+pub(super) use kind::{no_arithmetic, one_kind};
+pub(super) use meaning::typed;
 pub(super) use time::Unit;
 
 /// What a query may call.
@@ -49,7 +54,9 @@ pub(super) struct Functions {
 }
 
 /// Functions of the library that are not offered: what they give differs from Flink's of the same name, or depends on a file.
-const WITHHELD: [&str; 15] = [
+const WITHHELD: [&str; 17] = [
+    "arrow_typeof",
+    "element_at",
     "from_unixtime",
     "to_date",
     "sha224",
