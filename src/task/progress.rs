@@ -37,26 +37,45 @@ impl TaskState {
 struct Metadata {
     /// Format version.
     v: u32,
+    /// Number of the task's commit: tells two commits apart that stand at the same offset.
+    #[serde(default)]
+    n: u64,
     /// Watermark in microseconds; absent: none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     w: Option<i64>,
     #[serde(default)]
     b: Budget,
+    /// Idle.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    i: bool,
 }
 
-pub fn to_metadata(state: &FeedState) -> String {
+/// `commit` is the number of the task's commit.
+pub fn to_metadata(state: &FeedState, commit: u64) -> String {
     let w = Some(state.watermark).filter(|w| *w != Watermark::MIN).map(|w| w.0);
-    serde_json::to_string(&Metadata { v: FORMAT, w, b: state.budget.clone() }).expect("numbers serialize")
+    serde_json::to_string(&Metadata { v: FORMAT, n: commit, w, b: state.budget.clone(), i: state.idle })
+        .expect("numbers serialize")
 }
 
-/// Beside the offset of a repartition topic: that it was written here.
-pub fn inbox_metadata() -> String {
-    serde_json::json!({ "v": FORMAT }).to_string()
+/// Beside the offset of a repartition topic.
+pub fn inbox_metadata(commit: u64) -> String {
+    serde_json::json!({ "v": FORMAT, "n": commit }).to_string()
 }
 
 /// # Errors
 /// `Config` when the metadata was not written by Tidemill (offsets moved by hand), or by a later version.
 pub fn from_committed(partition: &TopicPartition, committed: &CommittedOffset) -> Result<FeedState> {
+    let metadata = metadata(partition, committed)?;
+    let watermark = metadata.w.map_or(Watermark::MIN, Watermark);
+    Ok(FeedState { position: committed.next, watermark, budget: metadata.b, idle: metadata.i })
+}
+
+/// The number of the task's commit that wrote the offset; errors as [`from_committed`].
+pub fn commit_of(partition: &TopicPartition, committed: &CommittedOffset) -> Result<u64> {
+    Ok(metadata(partition, committed)?.n)
+}
+
+fn metadata(partition: &TopicPartition, committed: &CommittedOffset) -> Result<Metadata> {
     let metadata: Metadata = serde_json::from_str(&committed.metadata).map_err(|e| {
         Error::config(format!(
             "{partition}: the committed offset {} was not written by tidemill (moved by hand?): {}",
@@ -72,13 +91,12 @@ pub fn from_committed(partition: &TopicPartition, committed: &CommittedOffset) -
         ))
         .hint("run the version of tidemill that wrote it, or a later one"));
     }
-    let watermark = metadata.w.map_or(Watermark::MIN, Watermark);
-    Ok(FeedState { position: committed.next, watermark, budget: metadata.b })
+    Ok(metadata)
 }
 
 /// A partition that nothing has been read from.
 pub fn start(position: NextOffset) -> FeedState {
-    FeedState { position, watermark: Watermark::MIN, budget: Budget::default() }
+    FeedState { position, watermark: Watermark::MIN, budget: Budget::default(), idle: false }
 }
 
 /// What the commit record holds beside positions and watermarks.

@@ -75,6 +75,9 @@ fn restore_from(
     let mut task = Task::new(plan.clone(), id, &state)?;
     let (last, edges) = restore_stores(plan, &mut task, sources, &mut restored)?;
     let mut commit = 0;
+    for (partition, offset) in committed {
+        commit = commit.max(progress::commit_of(partition, offset)?);
+    }
     if !edges.is_empty() {
         commit = last.as_ref().map_or(0, |record| record.number);
         if let Some(corrected) = agree(plan, id, partitions, committed, last.as_ref())? {
@@ -246,6 +249,17 @@ fn agree(
             .hint("offsets were moved by hand: put them back, or start over with \"tidemill reset\", or recompute with \"tidemill backfill\""));
         }
     }
+    for (partition, offset) in committed {
+        let commit = progress::commit_of(partition, offset)?;
+        if commit != record.number {
+            return Err(Error::config(format!(
+                "{partition}: group \"{}\" stands at commit {commit} of task {id}, the state of pipeline \"{pipeline}\" at commit {}",
+                plan.names.group(),
+                record.number
+            ))
+            .hint("offsets were moved by hand or a changelog was cut off: start over with \"tidemill reset\""));
+        }
+    }
     if plan.sub(id.sub).inboxes.is_empty() {
         return Ok(None);
     }
@@ -271,7 +285,7 @@ fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Opt
             Reads::Source(_) => {
                 let watermark = watermarks.get(&partition).copied().unwrap_or(Watermark::MIN);
                 let budget = budgets.remove(&partition).unwrap_or_default();
-                state.feeds.insert(partition, FeedState { position, watermark, budget });
+                state.feeds.insert(partition, FeedState { position, watermark, budget, idle: false });
             }
             Reads::Exchange(node) => {
                 let of_start = || InboxState::start(plan.tasks(plan.sub_of(node))).senders;
