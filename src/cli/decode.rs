@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::ipc::reader::StreamReader;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
@@ -12,6 +11,7 @@ use super::show::{Row, row};
 use crate::codec::{json, wire};
 use crate::contract::{AvroSchema, Registry, WriterId};
 use crate::record::{Chunk, Header, Timestamp};
+use crate::store::changelog::from_ipc;
 
 /// How bytes that carry no schema id are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -143,9 +143,9 @@ fn internal(bytes: &[u8]) -> Option<Value> {
     if !bytes.starts_with(&[0xff; 4]) {
         return None;
     }
-    let reader = StreamReader::try_new(bytes, None).ok()?;
-    let columns: Vec<String> = reader.schema().fields().iter().map(|field| field.name().clone()).collect();
-    let rows: usize = reader.map_while(Result::ok).map(|batch| batch.num_rows()).sum();
+    let batches = from_ipc(bytes).ok()?;
+    let columns: Vec<String> = batches.first()?.schema().fields().iter().map(|field| field.name().clone()).collect();
+    let rows: usize = batches.iter().map(|batch| batch.num_rows()).sum();
     Some(json!({ "arrow": { "rows": rows, "columns": columns, "bytes": bytes.len() } }))
 }
 
