@@ -44,7 +44,8 @@ fn constant(cast: Cast) -> datafusion_common::Result<Transformed<Expr>> {
     let Expr::Literal(value, metadata) = &*cast.expr else { return Ok(Transformed::no(Expr::Cast(cast))) };
     let numbers = value.data_type().is_numeric() && to.is_numeric();
     let text = value.try_as_str().flatten();
-    if !numbers && !(text.is_some() && to.is_temporal()) {
+    let times = text.is_some() && to.is_temporal();
+    if !numbers && !times {
         return Ok(Transformed::no(Expr::Cast(cast)));
     }
     match (value.cast_to(to), text) {
