@@ -11,9 +11,7 @@ use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::Output;
-use super::evaluate::{
-    broken, columns_only, evaluate, evaluate_columns, isolate, message, micros, record_batch, reject, scaled,
-};
+use super::evaluate::{broken, columns_only, evaluate, evaluate_columns, isolate, message, micros, record_batch, reject, scaled};
 use crate::error::{BadClass, Error, Result};
 use crate::record::{Batch, NextOffset, Offset, Partition, Timestamp};
 use crate::watermark::{PartitionWatermark, Watermark};

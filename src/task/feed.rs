@@ -305,9 +305,8 @@ fn agree(table: &TableSource, values: &RecordBatch, keys: &RecordBatch, rows: &[
         let name = values.schema_ref().field(*in_value).name();
         for row in unlike.values().set_indices() {
             let shown = |array: &ArrayRef| array_value_to_string(array, row).unwrap_or_else(|e| e.to_string());
-            bad.entry(row).or_insert_with(|| {
-                format!("\"{name}\" is {} in the value and {} in the key", shown(value), shown(key))
-            });
+            bad.entry(row)
+                .or_insert_with(|| format!("\"{name}\" is {} in the value and {} in the key", shown(value), shown(key)));
         }
     }
     let kept = (0..rows.len()).filter(|row| !bad.contains_key(row)).map(|row| row as u32);

@@ -852,7 +852,8 @@ impl Worker {
         for partition in &asked {
             let quiet_ms = self.quiet.look(partition, positions[partition], ends[partition], now);
             let idle_after = self.idle_after(partition).unwrap_or_default();
-            let idle = quiet_ms.is_some_and(|ms| u128::from(ms) >= idle_after.as_millis()) && !self.parked.contains_key(partition);
+            let idle =
+                quiet_ms.is_some_and(|ms| u128::from(ms) >= idle_after.as_millis()) && !self.parked.contains_key(partition);
             if let Some(task) = self.run.plan.task_of(partition).and_then(|task| self.tasks.get_mut(&task)) {
                 task.set_idle(partition, idle);
             }

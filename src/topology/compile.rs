@@ -257,8 +257,7 @@ fn inputs<'a>(
     let mut inputs = BTreeMap::new();
     for stream in streams {
         let (source, places) = stream.source(&used(stream), plan).map_err(|f| f.at(stream.place))?;
-        let input =
-            Input { stream, used: BTreeSet::new(), node: None, changes: None, schema: source.ingest.schema, places };
+        let input = Input { stream, used: BTreeSet::new(), node: None, changes: None, schema: source.ingest.schema, places };
         inputs.insert(stream.name.clone(), input);
     }
     Ok(inputs)

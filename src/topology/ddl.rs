@@ -327,7 +327,8 @@ fn read_piece(file: &SqlFile, piece: &Piece) -> Result<(&'static str, String, Bo
         _ => {
             let first = piece.tokens.first().map(|t| t.token.to_string()).unwrap_or_default();
             let shown = if words[0] == "CREATE" { format!("CREATE {}", words[1]) } else { first };
-            let known = ["SET", "CREATE STREAM", "CREATE TABLE", "CREATE SINK", "CREATE VIEW", "INSERT INTO", "EXECUTE STATEMENT SET"];
+            let known =
+                ["SET", "CREATE STREAM", "CREATE TABLE", "CREATE SINK", "CREATE VIEW", "INSERT INTO", "EXECUTE STATEMENT SET"];
             let fault = Fault::new(format!("{} is not a statement of a pipeline", shown.trim()));
             let first = |statement: &&str| statement.split(' ').next().is_some_and(|word| nearest(words[0], [word]).is_some());
             Err(match nearest(shown.trim(), known).or(known.into_iter().find(first)) {

@@ -82,7 +82,11 @@ fn mark_join(join: &mut ast::Join) {
         name: ObjectName::from(vec![Ident::new(AS_OF)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args: vec![argument], clauses: Vec::new() }),
+        args: FunctionArguments::List(FunctionArgumentList {
+            duplicate_treatment: None,
+            args: vec![argument],
+            clauses: Vec::new(),
+        }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -178,7 +182,8 @@ impl<'a> Lowering<'a> {
     /// The table that stands on the right side.
     fn table_of(&self, plan: &LogicalPlan) -> Result<&'a Stream> {
         let fault = |name: &str| {
-            Fault::new(format!("\"{name}\" is not a table")).hint("FOR SYSTEM_TIME AS OF takes a CREATE TABLE: a compacted topic with its PRIMARY KEY")
+            Fault::new(format!("\"{name}\" is not a table"))
+                .hint("FOR SYSTEM_TIME AS OF takes a CREATE TABLE: a compacted topic with its PRIMARY KEY")
         };
         match plan {
             LogicalPlan::SubqueryAlias(alias) => self.table_of(&alias.input),
@@ -206,9 +211,14 @@ impl<'a> Lowering<'a> {
             if same(&held, field.data_type()) {
                 return expression::cast(physical, &schema, field.data_type());
             }
-            Err(Fault::new(format!("\"{}\" is {}, what it is compared with is {}", field.name(), sql_name(field.data_type()), sql_name(&held)))
-                .at(place_in(expr))
-                .hint(format!("CAST(... AS {})", sql_name(field.data_type()))))
+            Err(Fault::new(format!(
+                "\"{}\" is {}, what it is compared with is {}",
+                field.name(),
+                sql_name(field.data_type()),
+                sql_name(&held)
+            ))
+            .at(place_in(expr))
+            .hint(format!("CAST(... AS {})", sql_name(field.data_type()))))
         };
         condition.keys.iter().zip(&stream.key_columns).map(key).collect()
     }

@@ -25,10 +25,10 @@ mod fingerprint;
 mod function;
 /// Lengths of time.
 mod interval;
-/// Logical plans to nodes.
-mod lower;
 /// Joins of a stream with a table.
 mod join;
+/// Logical plans to nodes.
+mod lower;
 /// Queries to logical plans.
 mod plan;
 /// What is not run yet.
@@ -99,7 +99,13 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Options {
-        Options { default_name: None, max_ahead_micros: Some(interval::DAY), partitions: BTreeMap::new(), udfs: Vec::new(), udafs: Vec::new() }
+        Options {
+            default_name: None,
+            max_ahead_micros: Some(interval::DAY),
+            partitions: BTreeMap::new(),
+            udfs: Vec::new(),
+            udafs: Vec::new(),
+        }
     }
 }
 

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Interval,
-    LimitClause, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins, TypedString,
-    UnaryOperator, Value, Visit, Visitor, visit_expressions,
+    LimitClause, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins,
+    TypedString, UnaryOperator, Value, Visit, Visitor, visit_expressions,
 };
 
 use super::dialect::TABLE_ARGUMENT;
