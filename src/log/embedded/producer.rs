@@ -129,6 +129,11 @@ impl Producer for Writer {
             Ok(())
         })
     }
+
+    /// What is aborted here is closed everywhere.
+    fn settle(&mut self, _: &[TopicPartition], _: &str) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// The open transaction's number; `None` at least once. Sending or committing without `begin` is the caller's mistake.
