@@ -10,6 +10,7 @@ use crate::job::{Site, control, prepare};
 use crate::log::Isolation;
 use crate::record::{OffsetVector, Timestamp, Topic, TopicPartition};
 use crate::task::core::Cadence;
+use crate::task::decision;
 use crate::task::names::Names;
 use crate::task::run::Run;
 use crate::topology::{self, Sink, Topology};
@@ -220,7 +221,8 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         finish: planned.finish,
         cadence: Cadence::bulk(),
         delivery: settings.delivery,
-        decisions: Vec::new(),
+        decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
+        idle_after: None,
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,

@@ -8,6 +8,7 @@ use crate::job::{Site, control, prepare};
 use crate::log::Isolation;
 use crate::record::OffsetVector;
 use crate::task::core::Cadence;
+use crate::task::decision;
 use crate::task::names::Names;
 use crate::task::run::Run;
 use crate::topology::{self, Statement, Topology};
@@ -95,7 +96,8 @@ pub fn prepare_as(
         finish: false,
         cadence: if until_caught_up { Cadence::bulk() } else { Cadence::live(settings.commit_interval_ms) },
         delivery: settings.delivery,
-        decisions: Vec::new(),
+        decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
+        idle_after: if until_caught_up { None } else { settings.idle_after },
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,

@@ -174,6 +174,7 @@ pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, counts: 
     };
     let most = counts.iter().copied().max().unwrap_or(0);
     let mut topics = vec![super::control::new_topic(names, replication), new(names.dead(), most), new(names.late(), most)];
+    topics.push(crate::task::decision::new_topic(names.decisions(), replication));
     let shuffled = exchange_partitions(counts);
     for sub in topology.sub_topologies() {
         let sources = sub.sources.iter().map(|source| counts[*source]);

@@ -24,8 +24,10 @@ use crate::operator::{Late, Operator, Output, Rejected};
 use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Topic, TopicPartition};
 use crate::store::Store;
 use crate::store::changelog::{self, CommitRecord};
+use crate::task::decision::Decision;
 use crate::task::exchange::{Inbox, Outbox};
 use crate::task::feed::{Feed, FeedState};
+use crate::task::idle::Stand;
 use crate::task::letters::{self, Sender};
 use crate::task::outlet::Outlet;
 use crate::task::plan::{Plan, Reads, TaskId, TaskInput};
@@ -321,25 +323,45 @@ impl Task {
         Ok(())
     }
 
-    /// A recorded decision: rows of `partition` at or after `at` see at least the watermark `to`.
-    pub fn raise(&mut self, partition: &TopicPartition, at: NextOffset, to: Watermark) -> Result<()> {
-        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition) {
-            feed.ingest.raise(at, to);
+    /// Recorded decisions about the task's source partitions.
+    pub fn follow<'d>(&mut self, decisions: impl IntoIterator<Item = &'d Decision>) -> Result<()> {
+        let before: Vec<Watermark> = self.feeds.iter().map(|feed| feed.ingest.watermark()).collect();
+        for Decision { partition, at, to } in decisions {
+            for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition) {
+                feed.ingest.raise(*at, *to);
+            }
+        }
+        if self.feeds.iter().map(|feed| feed.ingest.watermark()).eq(before) {
+            return Ok(());
         }
         self.dirty = true;
         let mut found = Found::default();
         self.propagate(&mut found)?;
+        self.refuse_failing(&found)?;
         self.write_letters(&found, &BTreeMap::new(), None);
         Ok(())
     }
 
+    /// Source partitions that have event time, with where they stand.
+    pub fn stands(&self) -> impl Iterator<Item = (&TopicPartition, Stand)> {
+        let timed = self.feeds.iter().filter(|feed| feed.ingest.has_watermark());
+        timed.map(|feed| (&feed.partition, Stand { watermark: feed.ingest.watermark(), idle: feed.idle }))
+    }
+
+    /// Notes whether a source partition is quiet; the next commit says so.
+    pub fn set_idle(&mut self, partition: &TopicPartition, idle: bool) {
+        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition && feed.idle != idle) {
+            feed.idle = idle;
+            self.dirty = true;
+        }
+    }
+
     /// Nothing more will come (`--final`): every watermark goes to infinity.
     pub fn finish(&mut self) -> Result<()> {
-        for (partition, position) in self.source_positions().collect::<Vec<_>>() {
-            self.raise(&partition, position, Watermark::MAX)?;
-        }
+        let decisions = self.source_positions().map(|(partition, at)| Decision { partition, at, to: Watermark::MAX });
+        let decisions: Vec<Decision> = decisions.collect();
         self.dirty = true;
-        Ok(())
+        self.follow(&decisions)
     }
 
     /// Everything that has gathered since the last commit, as records and offsets; `None` when nothing has happened. The task then

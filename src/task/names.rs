@@ -79,11 +79,6 @@ impl Names {
         self.of_pipeline("control")
     }
 
-    /// How far the pipeline's source partitions are in event time, for members that do not own them.
-    pub fn watermarks(&self) -> Topic {
-        self.of_pipeline("watermarks")
-    }
-
     pub fn decisions(&self) -> Topic {
         self.of_pipeline("decisions")
     }

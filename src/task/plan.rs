@@ -182,6 +182,7 @@ impl Plan {
         let mut topics: BTreeMap<Topic, i32> =
             self.targets.iter().map(|target| (target.topic.clone(), target.partitions)).collect();
         topics.extend([self.names.dead(), self.names.late()].map(|topic| (topic, self.letter_partitions)));
+        topics.insert(self.names.decisions(), 1);
         for (index, sub) in self.subs.iter().enumerate() {
             for (_, id) in self.stateful_nodes(index) {
                 topics.insert(self.names.changelog(id)?, self.tasks(index));

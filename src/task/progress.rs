@@ -45,12 +45,16 @@ struct Metadata {
     w: Option<i64>,
     #[serde(default)]
     b: Budget,
+    /// Idle.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    i: bool,
 }
 
 /// `commit` is the number of the task's commit.
 pub fn to_metadata(state: &FeedState, commit: u64) -> String {
     let w = Some(state.watermark).filter(|w| *w != Watermark::MIN).map(|w| w.0);
-    serde_json::to_string(&Metadata { v: FORMAT, n: commit, w, b: state.budget.clone() }).expect("numbers serialize")
+    serde_json::to_string(&Metadata { v: FORMAT, n: commit, w, b: state.budget.clone(), i: state.idle })
+        .expect("numbers serialize")
 }
 
 /// Beside the offset of a repartition topic.
@@ -63,7 +67,7 @@ pub fn inbox_metadata(commit: u64) -> String {
 pub fn from_committed(partition: &TopicPartition, committed: &CommittedOffset) -> Result<FeedState> {
     let metadata = metadata(partition, committed)?;
     let watermark = metadata.w.map_or(Watermark::MIN, Watermark);
-    Ok(FeedState { position: committed.next, watermark, budget: metadata.b })
+    Ok(FeedState { position: committed.next, watermark, budget: metadata.b, idle: metadata.i })
 }
 
 /// The number of the task's commit that wrote the offset; errors as [`from_committed`].
@@ -92,7 +96,7 @@ fn metadata(partition: &TopicPartition, committed: &CommittedOffset) -> Result<M
 
 /// A partition that nothing has been read from.
 pub fn start(position: NextOffset) -> FeedState {
-    FeedState { position, watermark: Watermark::MIN, budget: Budget::default() }
+    FeedState { position, watermark: Watermark::MIN, budget: Budget::default(), idle: false }
 }
 
 /// What the commit record holds beside positions and watermarks.

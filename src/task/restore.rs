@@ -305,7 +305,7 @@ fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Opt
             Reads::Source(_) => {
                 let watermark = watermarks.get(&partition).copied().unwrap_or(Watermark::MIN);
                 let budget = budgets.remove(&partition).unwrap_or_default();
-                state.feeds.insert(partition, FeedState { position, watermark, budget });
+                state.feeds.insert(partition, FeedState { position, watermark, budget, idle: false });
             }
             Reads::Exchange(node) => {
                 let of_start = || InboxState::start(plan.tasks(plan.sub_of(node))).senders;

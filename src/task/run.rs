@@ -13,22 +13,17 @@ use crate::contract::Registry;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
 use crate::metric;
-use crate::record::{Chunk, NextOffset, OffsetVector, Topic, TopicPartition};
+use crate::record::{Chunk, OffsetVector, Topic, TopicPartition};
 use crate::store::checkpoint::Checkpoints;
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
+use crate::task::decision::{self, Decision};
 use crate::task::ends::Ends;
 use crate::task::graph::{Prepared, Task};
+use crate::task::idle::{self, Quiet, Stand};
 use crate::task::plan::{Plan, TaskId};
+use crate::task::progress;
 use crate::task::restore::{self, Sources};
 use crate::watermark::Watermark;
-
-/// A recorded raise: rows of the partition at or after `at` see at least `to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    pub partition: TopicPartition,
-    pub at: NextOffset,
-    pub to: Watermark,
-}
 
 /// How outputs are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,7 +44,10 @@ pub struct Run {
     pub finish: bool,
     pub cadence: Cadence,
     pub delivery: Delivery,
+    /// Recorded, to be followed.
     pub decisions: Vec<Decision>,
+    /// Quiet for so long a source partition no longer holds back the others; `None`: no such decision is made, recorded ones are followed.
+    pub idle_after: Option<Duration>,
     /// The random part of the transactional id, kept in the state directory.
     pub instance: String,
     /// Static membership (KIP-345): a process that was killed and comes back with its state directory has its partitions at once,
@@ -121,6 +119,10 @@ pub struct Worker {
     polled: (u64, VecDeque<Chunk>),
     actions: VecDeque<Action>,
     intended: CommittedOffsets,
+    /// Made since the last commit, to be recorded with the next.
+    decided: Vec<Decision>,
+    quiet: Quiet,
+    looked_at: Option<Instant>,
     /// Changelog positions at the start of each task's snapshot round.
     rounds: BTreeMap<TaskId, OffsetVector>,
     /// Counts restores: chunks polled before one are stale after it.
@@ -143,6 +145,8 @@ const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 const SAY_AWAY: Duration = Duration::from_secs(30);
 /// Fenced so often within so long, another process is taken to use the same identity.
 const RIVALRY: (usize, Duration) = (4, Duration::from_secs(60));
+/// How often it is looked for quiet partitions.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the group's offsets are asked for near the end of a bounded run.
 const ENDS_EVERY: Duration = Duration::from_millis(20);
 
@@ -175,6 +179,9 @@ impl Worker {
             polled: (0, VecDeque::new()),
             actions: VecDeque::new(),
             intended: CommittedOffsets::new(),
+            decided: Vec::new(),
+            quiet: Quiet::default(),
+            looked_at: None,
             rounds: BTreeMap::new(),
             epoch: 0,
             began: Instant::now(),
@@ -223,14 +230,14 @@ impl Worker {
         Ok(if self.core.commits > commits { Step::Committed } else { step })
     }
 
-    /// Makes a decision now: it is followed from here on, and again after a restore.
+    /// Makes a decision now: it is recorded with the next commit, and followed from here on.
     pub fn decide(&mut self, decision: Decision) -> Result<()> {
         let task = self.run.plan.task_of(&decision.partition);
         if let Some(task) = task.and_then(|task| self.tasks.get_mut(&task)) {
-            task.raise(&decision.partition, decision.at, decision.to)?;
+            task.follow([&decision])?;
             self.event(Event::Processed { records: 0, bytes: 0 });
         }
-        self.run.decisions.push(decision);
+        self.decided.push(decision);
         self.perform()
     }
 
@@ -316,6 +323,7 @@ impl Worker {
             }
         };
         self.perform()?;
+        self.raise_quiet()?;
         self.check_end(step)?;
         self.event(Event::Tick);
         self.perform()?;
@@ -604,10 +612,8 @@ impl Worker {
             tracing::info!(pipeline = self.run.plan.names.pipeline, task = %id, rows, checkpoint, ms, "restored");
             metrics::counter!(metric::RESTORED_ROWS, "pipeline" => self.run.plan.names.pipeline.clone()).increment(rows);
         }
-        let decisions = self.run.decisions.iter().filter(|d| self.run.plan.task_of(&d.partition) == Some(id));
-        for decision in decisions {
-            task.raise(&decision.partition, decision.at, decision.to)?;
-        }
+        task.follow(self.run.decisions.iter().filter(|d| self.run.plan.task_of(&d.partition) == Some(id)))?;
+        self.quiet.forget();
         self.begin_round(id)?;
         if let Some(consumer) = &mut self.consumer {
             consumer.start(&task.positions())?;
@@ -646,6 +652,9 @@ impl Worker {
             }
             offsets.extend(of_task);
         }
+        if !self.decided.is_empty() {
+            sent = sent.and_then(|()| self.producer.send(&self.run.plan.names.decisions(), &decision::encode(&self.decided)));
+        }
         self.intended = offsets;
         let group = self.run.plan.names.group();
         let metadata = self.consumer.as_ref().map(|consumer| consumer.group_metadata());
@@ -673,6 +682,7 @@ impl Worker {
     }
 
     fn keep(&mut self) -> Result<()> {
+        self.run.decisions.append(&mut self.decided);
         let mut wrapped = Vec::new();
         for (id, task) in &mut self.tasks {
             if task.keep() {
@@ -751,6 +761,7 @@ impl Worker {
 
     /// Every task is built anew from its last commit.
     fn go_back(&mut self) -> Result<()> {
+        self.decided.clear();
         let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
         for task in &tasks {
             self.forget(*task);
@@ -806,7 +817,62 @@ impl Worker {
         }
     }
 
+    /// The watermark of a partition that has been quiet for long enough goes to where those that move are.
+    fn raise_quiet(&mut self) -> Result<()> {
+        let Some(idle_after) = self.run.idle_after else { return Ok(()) };
+        let every = LOOK_EVERY.min(idle_after);
+        if self.core.has_left() || self.core.is_restoring() || self.looked_at.is_some_and(|at| at.elapsed() < every) {
+            return Ok(());
+        }
+        self.looked_at = Some(Instant::now());
+        let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
+        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p.clone()).collect();
+        let ends = self.log.end_offsets(&timed, Isolation::Uncommitted)?;
+        let now = self.now_ms();
+        for partition in &timed {
+            let quiet_ms = self.quiet.look(partition, positions[partition], ends[partition], now);
+            let idle =
+                quiet_ms.is_some_and(|ms| u128::from(ms) >= idle_after.as_millis()) && !self.parked.contains_key(partition);
+            if let Some(task) = self.run.plan.task_of(partition).and_then(|task| self.tasks.get_mut(&task)) {
+                task.set_idle(partition, idle);
+            }
+        }
+        let own: BTreeMap<TopicPartition, Stand> =
+            self.tasks.values().flat_map(Task::stands).map(|(p, stand)| (p.clone(), stand)).collect();
+        if !own.values().any(|stand| stand.idle) {
+            return Ok(());
+        }
+        let others = if self.holds_all() { BTreeMap::new() } else { self.stands_of_others()? };
+        for (partition, to) in idle::raises(&own, &others) {
+            let at = positions[&partition];
+            tracing::info!(pipeline = self.name(), %partition, offset = at.0, %to, "idle: its watermark is raised");
+            metrics::counter!(metric::IDLE_RAISES, "pipeline" => self.name().to_string()).increment(1);
+            self.decide(Decision { partition, at, to })?;
+        }
+        if self.tasks.values().any(Task::is_dirty) && !self.core.is_open() {
+            self.event(Event::Processed { records: 0, bytes: 0 });
+            self.perform()?;
+        }
+        Ok(())
+    }
+
+    /// All source partitions with event time, as of the group's last commits.
+    fn stands_of_others(&self) -> Result<BTreeMap<TopicPartition, Stand>> {
+        let plan = &self.run.plan;
+        let timed: BTreeSet<&Topic> =
+            plan.topology.sources.iter().filter(|s| s.ingest.has_watermark()).map(|s| &s.topic).collect();
+        let partitions: Vec<TopicPartition> = plan.source_partitions().filter(|p| timed.contains(&p.topic)).collect();
+        let committed = self.log.committed(&plan.names.group(), &partitions)?;
+        let stand = |partition: TopicPartition| {
+            let state = committed.get(&partition).and_then(|c| progress::from_committed(&partition, c).ok());
+            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.watermark, state.idle));
+            (partition, Stand { watermark, idle })
+        };
+        Ok(partitions.into_iter().map(stand).collect())
+    }
+
     fn note_away(&mut self, error: &Error) {
+        self.quiet.forget();
         if self.away_since.is_none() {
             self.away_since = Some(Instant::now());
             tracing::warn!(pipeline = self.name(), %error, "away: it is tried again until it answers");

@@ -15,7 +15,9 @@ use crate::job::live;
 use crate::log::embedded::CommitFault;
 use crate::record::Topic;
 use crate::task::core::Cadence;
-use crate::task::run::{Decision, Run, Worker};
+use crate::task::decision::Decision;
+use crate::task::idle::{self, Stand};
+use crate::task::run::{Run, Worker};
 use crate::watermark::Watermark;
 
 /// A way to run a pipeline; all must give the same tables.
@@ -74,26 +76,31 @@ pub fn decisions(case: &Case) -> Result<Vec<Decision>> {
     let mut worker = Worker::open(Arc::new(world.log.clone()), Arc::new(world.registry.clone()), run)?;
     settle(&mut worker)?;
     let mut decisions: Vec<Decision> = Vec::new();
-    let mut idle = std::collections::BTreeSet::new();
-    let partitions: Vec<_> =
-        case.topology.sources.iter().flat_map(|s| crate::log::partitions_of(&s.topic, case.partitions)).collect();
+    let mut quiet = std::collections::BTreeSet::new();
+    let timed = case.topology.sources.iter().filter(|source| source.ingest.has_watermark());
+    let partitions: Vec<_> = timed.flat_map(|s| crate::log::partitions_of(&s.topic, case.partitions)).collect();
     let mut next: std::collections::BTreeMap<_, i64> = Default::default();
     for input in &case.inputs {
         let (topic, partition) = input.place();
         let partition = topic.partition(partition);
         match input {
             Input::Record { .. } => {
-                idle.remove(&partition);
+                quiet.remove(&partition);
                 *next.entry(partition).or_default() += 1;
                 world.append(input)?;
                 settle(&mut worker)?;
             }
             Input::Idle { .. } => {
-                idle.insert(partition.clone());
+                quiet.insert(partition.clone());
                 let known = worker.progress.lock().map(|progress| progress.watermarks.clone()).unwrap_or_default();
-                let of = |p: &crate::record::TopicPartition| known.get(p).copied().unwrap_or(Watermark::MIN);
-                let others = partitions.iter().filter(|p| !idle.contains(*p)).map(of);
-                let to = others.min().or_else(|| partitions.iter().map(of).max()).unwrap_or(Watermark::MIN);
+                let stand = |p: &crate::record::TopicPartition| Stand {
+                    watermark: known.get(p).copied().unwrap_or(Watermark::MIN),
+                    idle: quiet.contains(p),
+                };
+                let stands = partitions.iter().map(|p| (p.clone(), stand(p))).collect();
+                let raises = idle::raises(&stands, &Default::default());
+                let to = raises.iter().find(|(raised, _)| *raised == partition).map(|(_, to)| *to);
+                let Some(to) = to else { continue };
                 let at = crate::record::NextOffset(next.get(&partition).copied().unwrap_or(0));
                 let decision = Decision { partition, at, to };
                 worker.decide(decision.clone())?;
@@ -236,6 +243,7 @@ fn plan_faults(world: &World, rng: &mut StdRng) {
 
 fn live_run(world: &World, case: &Case, decisions: &[Decision], records: u64) -> Result<Run> {
     let mut run = live::prepare(&world.site, &case.topology, None, false)?.run;
+    run.idle_after = None;
     run.decisions = decisions.to_vec();
     run.cadence = cadence(records);
     Ok(run)

@@ -566,7 +566,11 @@ impl Producer for Writer {
         if held.is_empty() {
             return Ok(());
         }
-        tracing::warn!("{}: {} partitions hold a transaction that is not decided: it is closed if it is one of this id", self.name(), held.len());
+        tracing::warn!(
+            "{}: {} partitions hold a transaction that is not decided: it is closed if it is one of this id",
+            self.name(),
+            held.len()
+        );
         self.begin()?;
         let touched = self.touch(&held, group);
         self.abort()?;
