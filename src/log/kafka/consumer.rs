@@ -478,7 +478,7 @@ impl Consumer for GroupMember {
         }
         self.refresh();
         self.look_at_topics()?;
-        let stuck = self.fetch.stuck(Isolation::Committed, |partition| self.paused.contains(partition))?;
+        let stuck = self.fetch.stuck(Isolation::Committed, |partition| self.paused.contains(partition), false)?;
         if !stuck.is_empty() {
             self.restart(&stuck)?;
         }
