@@ -44,6 +44,7 @@ const KEYS: &[(&str, &str, Form)] = &[
     ("state", "dir", Form::Text),
     ("state", "checkpoint_interval", Form::Text),
     ("serve", "address", Form::Text),
+    ("time", "idle_after", Form::Text),
     ("commit", "interval", Form::Text),
     ("commit", "delivery", Form::Text),
     ("commit", "transaction_timeout", Form::Text),
@@ -90,6 +91,7 @@ pub struct Typed {
     pub registry: Registry,
     pub state: State,
     pub serve: Serve,
+    pub time: Time,
     pub commit: Commit,
     pub topics: Topics,
     pub schema: Schema,
@@ -165,6 +167,20 @@ pub struct Serve {
 impl Default for Serve {
     fn default() -> Serve {
         Serve { address: "127.0.0.1:8080".into() }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Time {
+    /// `None` ("off"): a quiet partition holds back the others for ever.
+    #[serde(deserialize_with = "duration_or_off")]
+    pub idle_after: Option<Duration>,
+}
+
+impl Default for Time {
+    fn default() -> Time {
+        Time { idle_after: Some(Duration::from_secs(30)) }
     }
 }
 
@@ -321,6 +337,7 @@ impl Settings {
             name_prefix: typed.topics.name_prefix.clone(),
             delivery: typed.commit.delivery,
             commit_interval_ms: typed.commit.interval.as_millis() as u64,
+            idle_after: typed.time.idle_after,
             transaction_timeout: typed.commit.transaction_timeout,
             topics_create: typed.topics.create,
             replication: typed.topics.replication,
@@ -624,6 +641,15 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     let text = String::deserialize(deserializer)?;
     parse_duration(&text).map_err(|e| serde::de::Error::custom(format!("{}: write 100ms, 15s, 5m, 2h or 1d", e.message)))
+}
+
+fn duration_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "off" {
+        return Ok(None);
+    }
+    let wrong = |e: Error| serde::de::Error::custom(format!("{}: write 30s, 5m, or \"off\"", e.message));
+    parse_duration(&text).map(Some).map_err(wrong)
 }
 
 fn delivery<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Delivery, D::Error> {

@@ -32,3 +32,5 @@ pub const STATE_BYTES: &str = "tidemill_state_bytes";
 pub const RESTORED_ROWS: &str = "tidemill_restored_rows_total";
 /// Gauge: 1 while the pipeline runs and has its tasks. Labels: pipeline.
 pub const READY: &str = "tidemill_ready";
+/// Counter: raises of quiet partitions' watermarks. Labels: pipeline.
+pub const IDLE_RAISES: &str = "tidemill_idle_raises_total";

@@ -65,7 +65,7 @@ impl World {
     }
 
     fn membership(&self, group: &str, topic: &Topic) -> ConsumerSettings {
-        ConsumerSettings { group: self.named(group), topics: vec![topic.clone()], instance_id: None }
+        ConsumerSettings { group: self.named(group), topics: [(topic.clone(), Vec::new())].into(), instance_id: None }
     }
 
     /// Writes values in one transaction of its own.

@@ -218,7 +218,7 @@ mod tests {
         for _ in 0..5 {
             log.append(&topic, 0, 0, None, Some(b"x"), Vec::new()).unwrap();
         }
-        let metadata = progress::to_metadata(&progress::start(NextOffset(2)));
+        let metadata = progress::to_metadata(&progress::start(NextOffset(2)), 1);
         log.commit("g", &[(topic.partition(0), CommittedOffset { next: NextOffset(2), metadata })].into()).unwrap();
         let of_pipeline = measure(&log, &Group { name: "g".into(), topics: Some(vec![topic.clone()]) }).unwrap();
         let shown: Vec<(Option<i64>, i64, i64)> = of_pipeline.iter().map(|lag| (lag.committed, lag.end, lag.records)).collect();

@@ -30,7 +30,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let tasks = counts.iter().copied().max().unwrap_or(0);
     let names = Names::new(context.name_prefix(), &topology.pipeline, args.generation)?;
     let mut topics = prepare::sink_topics(&site, &topology, tasks, &|sink| Ok(sink.topic.clone()))?;
-    topics.extend(prepare::internal_topics(&site, &topology, &names, tasks)?);
+    topics.extend(prepare::internal_topics(&site, &topology, &names, &counts)?);
     let mut existing = Vec::new();
     for topic in &topics {
         existing.push(site.log.topic(&topic.topic)?.is_some());

@@ -10,6 +10,7 @@ use crate::job::{Site, control, prepare};
 use crate::log::Isolation;
 use crate::record::{OffsetVector, Timestamp, Topic, TopicPartition};
 use crate::task::core::Cadence;
+use crate::task::decision;
 use crate::task::names::Names;
 use crate::task::run::Run;
 use crate::topology::{self, Sink, Topology};
@@ -183,7 +184,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
     let tasks = counts.iter().copied().max().unwrap_or(0);
     let outputs: BTreeMap<&str, &Topic> = planned.outputs.iter().map(|(sink, topic)| (sink.as_str(), topic)).collect();
     let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(outputs[sink.name.as_str()].clone()))?;
-    let mut internal = prepare::internal_topics(site, topology, &names, tasks)?;
+    let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
     prepare::check_topics(site, &mut sinks, request.output == Output::Shadow)?;
     prepare::check_topics(site, &mut internal, true)?;
     prepare::check_schemas(site, topology)?;
@@ -203,7 +204,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         control::write(site.log.as_ref(), &names, instance, change)?;
     }
     let letters = internal[1].partitions.min(internal[2].partitions);
-    let mut plan = prepare::plan(site, topology, names, counts, targets, letters);
+    let mut plan = prepare::plan(site, topology, names, counts, targets, letters)?;
     plan.emit_from = emit_from(site, &planned.from)?;
     let settings = &site.settings;
     let run = Run {
@@ -212,7 +213,8 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         finish: planned.finish,
         cadence: Cadence::bulk(),
         delivery: settings.delivery,
-        decisions: Vec::new(),
+        decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
+        idle_after: None,
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,

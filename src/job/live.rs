@@ -8,6 +8,7 @@ use crate::job::{Site, control, prepare};
 use crate::log::Isolation;
 use crate::record::OffsetVector;
 use crate::task::core::Cadence;
+use crate::task::decision;
 use crate::task::names::Names;
 use crate::task::run::Run;
 use crate::topology::{self, Statement, Topology};
@@ -64,7 +65,7 @@ pub fn prepare_as(
         None => bounds::resolve(site.log.as_ref(), &partitions, from.unwrap_or(&Bound::Earliest), Which::From)?,
     };
     let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(sink.topic.clone()))?;
-    let mut internal = prepare::internal_topics(site, topology, &names, tasks)?;
+    let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
     prepare::check_topics(site, &mut sinks, false)?;
     prepare::check_topics(site, &mut internal, true)?;
     prepare::check_schemas(site, topology)?;
@@ -83,7 +84,7 @@ pub fn prepare_as(
         false => None,
     };
     let letters = internal[1].partitions.min(internal[2].partitions);
-    let plan = prepare::plan(site, topology, names, counts, targets, letters);
+    let plan = prepare::plan(site, topology, names, counts, targets, letters)?;
     let settings = &site.settings;
     let run = Run {
         start: start.clone(),
@@ -91,7 +92,8 @@ pub fn prepare_as(
         finish: false,
         cadence: if until_caught_up { Cadence::bulk() } else { Cadence::live(settings.commit_interval_ms) },
         delivery: settings.delivery,
-        decisions: Vec::new(),
+        decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
+        idle_after: if until_caught_up { None } else { settings.idle_after },
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,

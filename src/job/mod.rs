@@ -36,6 +36,8 @@ pub struct Settings {
     pub delivery: Delivery,
     /// Age at which a live transaction is committed, in milliseconds.
     pub commit_interval_ms: u64,
+    /// A source partition that has been at its end for so long no longer holds back the others; `None`: it does.
+    pub idle_after: Option<Duration>,
     pub transaction_timeout: Duration,
     pub topics_create: TopicsCreate,
     /// Replication factor of topics that are created; -1: the broker's default.
@@ -73,6 +75,7 @@ impl Default for Settings {
             name_prefix: "tidemill.".into(),
             delivery: Delivery::ExactlyOnce,
             commit_interval_ms: 100,
+            idle_after: Some(Duration::from_secs(30)),
             transaction_timeout: Duration::from_secs(15),
             topics_create: TopicsCreate::All,
             replication: -1,

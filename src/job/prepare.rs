@@ -9,9 +9,9 @@ use crate::error::{Error, Result, nearest};
 use crate::job::{SchemaRegistration, Site, TopicsCreate};
 use crate::log::{NewTopic, partitions_of};
 use crate::record::{Topic, TopicPartition};
-use crate::task::graph::Plan;
 use crate::task::names::Names;
 use crate::task::outlet::Target;
+use crate::task::plan::{Plan, exchange_partitions};
 use crate::topology::{Operation, Sink, Topology};
 
 /// Partition count of every source's topic.
@@ -33,14 +33,24 @@ pub fn sources(site: &Site, topology: &Topology) -> Result<Vec<i32>> {
         };
         counts.push(info.partitions);
     }
-    let stateful = topology.nodes.iter().any(|node| node.operation.stateful());
-    if stateful && counts.windows(2).any(|pair| pair[0] != pair[1]) {
-        let show: Vec<String> = topology.sources.iter().zip(&counts).map(|(s, n)| format!("\"{}\" has {n}", s.topic)).collect();
-        return Err(Error::config(format!("sources of an aggregate have unequal partition counts: {}", show.join(", "))).hint(
-            "this needs a repartition, which this release does not run: give the topics as many partitions as one another",
-        ));
-    }
+    check_counts(topology, &counts)?;
     Ok(counts)
+}
+
+/// Inputs that meet in a state have as many partitions as one another.
+fn check_counts(topology: &Topology, counts: &[i32]) -> Result<()> {
+    for sub in topology.sub_topologies() {
+        let stateful = sub.nodes.iter().any(|node| topology.nodes[*node].operation.stateful());
+        let mut met: Vec<(&str, i32)> = sub.sources.iter().map(|s| (topology.sources[*s].topic.as_str(), counts[*s])).collect();
+        let shuffled = exchange_partitions(counts);
+        met.extend(sub.inboxes.iter().map(|node| (topology.nodes[*node].id.as_str(), shuffled)));
+        if stateful && met.windows(2).any(|pair| pair[0].1 != pair[1].1) {
+            let show: Vec<String> = met.iter().map(|(name, count)| format!("\"{name}\" has {count}")).collect();
+            return Err(Error::config(format!("inputs that meet in a state have unequal partition counts: {}", show.join(", ")))
+                .hint("give the topics as many partitions as one another"));
+        }
+    }
+    Ok(())
 }
 
 /// Every source partition of the pipeline.
@@ -72,7 +82,7 @@ pub fn sink_topics(
 }
 
 /// Internal topics of a generation and the pipeline's letters.
-pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, tasks: i32) -> Result<Vec<NewTopic>> {
+pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, counts: &[i32]) -> Result<Vec<NewTopic>> {
     let forever = BTreeMap::from([
         ("cleanup.policy".to_string(), "delete".to_string()),
         ("retention.ms".to_string(), "-1".to_string()),
@@ -80,10 +90,20 @@ pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, tasks: i
         any_time(),
     ]);
     let replication = site.settings.replication;
-    let new = |topic: Topic| NewTopic { topic, partitions: tasks, replication, config: forever.clone() };
-    let mut topics = vec![super::control::new_topic(names, replication), new(names.dead()), new(names.late())];
-    for node in topology.nodes.iter().filter(|node| node.operation.stateful()) {
-        topics.push(new(names.changelog(&node.id)?));
+    let new = |topic: Topic, partitions: i32| NewTopic { topic, partitions, replication, config: forever.clone() };
+    let most = counts.iter().copied().max().unwrap_or(0);
+    let mut topics = vec![super::control::new_topic(names, replication), new(names.dead(), most), new(names.late(), most)];
+    topics.push(crate::task::decision::new_topic(names.decisions(), replication));
+    let shuffled = exchange_partitions(counts);
+    for sub in topology.sub_topologies() {
+        let sources = sub.sources.iter().map(|source| counts[*source]);
+        let tasks = sources.chain(sub.inboxes.iter().map(|_| shuffled)).max().unwrap_or(0);
+        for node in sub.nodes.iter().map(|node| &topology.nodes[*node]).filter(|node| node.operation.stateful()) {
+            topics.push(new(names.changelog(&node.id)?, tasks));
+        }
+    }
+    for node in topology.exchanges() {
+        topics.push(new(names.repartition(&topology.nodes[node].id)?, shuffled));
     }
     Ok(topics)
 }
@@ -186,16 +206,9 @@ pub fn plan(
     source_partitions: Vec<i32>,
     targets: Vec<Target>,
     letters: i32,
-) -> Plan {
-    Plan {
-        topology: std::sync::Arc::new(topology.clone()),
-        names,
-        targets,
-        source_partitions,
-        letter_partitions: letters,
-        changelog_message_bytes: site.settings.max_record_bytes.saturating_sub(100_000).max(10_000),
-        emit_from: None,
-    }
+) -> Result<Plan> {
+    let message_bytes = site.settings.max_record_bytes.saturating_sub(100_000).max(10_000);
+    Plan::new(std::sync::Arc::new(topology.clone()), names, targets, source_partitions, letters, message_bytes)
 }
 
 /// A sink that writes into one of the pipeline's own sources would feed itself for ever.

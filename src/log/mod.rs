@@ -109,10 +109,22 @@ pub trait Log: Send + Sync {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConsumerSettings {
     pub group: String,
-    /// The topics whose partitions the group shares out.
-    pub topics: Vec<Topic>,
+    /// The topics whose partitions the group shares out, each with topics that follow it: who has a partition of the lead reads those of
+    /// the same number, too, from where [`Consumer::start`] says.
+    pub topics: BTreeMap<Topic, Vec<Topic>>,
     /// Static membership (KIP-345), if wanted.
     pub instance_id: Option<String>,
+}
+
+impl ConsumerSettings {
+    /// The partition that the group shares out for this one: itself, or its lead's.
+    pub fn lead_of(&self, partition: &TopicPartition) -> Option<TopicPartition> {
+        if self.topics.contains_key(&partition.topic) {
+            return Some(partition.clone());
+        }
+        let (lead, _) = self.topics.iter().find(|(_, followers)| followers.contains(&partition.topic))?;
+        Some(TopicPartition { topic: lead.clone(), partition: partition.partition })
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -133,7 +145,8 @@ pub enum Polled {
     /// Partitions that are now this member's, *in addition* to those it has. Nothing is delivered from them until
     /// [`Consumer::start`] says where from.
     Assigned(Vec<TopicPartition>),
-    /// Partitions that will be taken away: finish or abort the open transaction, then call [`Consumer::release`].
+    /// Partitions that will be taken away: finish or abort the open transaction, then call [`Consumer::release`]. Only of leads; their
+    /// followers go with them.
     Revoked(Vec<TopicPartition>),
     /// Partitions that were taken away already (session expired): abort; they may belong to another member. No `release`.
     Lost(Vec<TopicPartition>),
@@ -152,7 +165,7 @@ pub trait Consumer: Send {
 
     fn resume(&mut self, partitions: &[TopicPartition]) -> Result<()>;
 
-    /// Gives revoked partitions back.
+    /// Gives revoked partitions back, and what follows them.
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<()>;
 
     /// The fence for commits: captured when the current assignment was made, so that a process that slept past its session

@@ -63,6 +63,13 @@ pub enum EventTime {
     },
 }
 
+impl IngestSpec {
+    /// Whether records move the watermark: without a WATERMARK they do not.
+    pub fn has_watermark(&self) -> bool {
+        matches!(self.event_time, EventTime::Column { .. })
+    }
+}
+
 /// Runs an [`IngestSpec`] for one source partition, in offset order.
 pub struct Ingest {
     spec: IngestSpec,
@@ -150,6 +157,10 @@ impl Ingest {
     /// The partition's watermark: what its next row would see.
     pub fn watermark(&self) -> Watermark {
         self.watermark.current()
+    }
+
+    pub fn has_watermark(&self) -> bool {
+        self.spec.has_watermark()
     }
 
     /// Back to a commit: sets the watermark and forgets position and decisions, which the caller gives again
@@ -256,7 +267,7 @@ impl Ingest {
 
     /// Row watermarks, with the decisions that apply in between.
     fn observe(&mut self, offsets: &Int64Array, event_times: &Int64Array) -> Int64Array {
-        let moves = matches!(self.spec.event_time, EventTime::Column { .. });
+        let moves = self.has_watermark();
         let mut before: Vec<i64> = Vec::new();
         let mut from = 0;
         loop {

@@ -12,6 +12,7 @@ pub mod assign;
 pub mod canonical;
 pub mod consolidate;
 mod evaluate;
+pub mod exchange;
 pub mod filter;
 pub mod ingest;
 mod key;

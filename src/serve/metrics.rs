@@ -21,6 +21,7 @@ const COUNTERS: &[(&str, &str)] = &[
     (metric::DEAD_LETTERS, "Records sent to the dead-letter topic."),
     (metric::DROPPED, "Bad records dropped by policy."),
     (metric::LATE, "Rows sent to the late topic."),
+    (metric::IDLE_RAISES, "Raises of quiet partitions' watermarks."),
     (metric::WITHDRAWN, "Groups whose result could not be computed."),
     (metric::SKIPPED, "Null values skipped."),
     (metric::COMMITS, "Transactions committed."),

@@ -65,7 +65,7 @@ pub fn encode(
     let mut parts: Vec<(&str, Vec<u8>)> = Vec::new();
     for (kind, rows) in [("delta", delta), ("snapshot", slice)] {
         if let Some(rows) = rows.filter(|rows| rows.num_rows() > 0) {
-            split(rows, max_bytes, &mut |bytes| parts.push((kind, bytes)))?;
+            split_ipc(rows, max_bytes, &mut |bytes| parts.push((kind, bytes)))?;
         }
     }
     if parts.is_empty() {
@@ -89,7 +89,10 @@ pub fn encode(
 }
 
 /// Rows as Arrow IPC streams, each below `max_bytes`.
-fn split(rows: &RecordBatch, max_bytes: usize, emit: &mut impl FnMut(Vec<u8>)) -> Result<()> {
+///
+/// # Errors
+/// `Failed` when a single row is larger.
+pub fn split_ipc(rows: &RecordBatch, max_bytes: usize, emit: &mut impl FnMut(Vec<u8>)) -> Result<()> {
     let bytes = to_ipc(rows)?;
     if bytes.len() <= max_bytes {
         emit(bytes);
@@ -97,14 +100,14 @@ fn split(rows: &RecordBatch, max_bytes: usize, emit: &mut impl FnMut(Vec<u8>)) -
     }
     let count = rows.num_rows();
     if count == 1 {
-        return Err(Error::failed(format!("one row of state takes {} bytes, above the message limit {max_bytes}", bytes.len()))
+        return Err(Error::failed(format!("one row takes {} bytes, above the message limit {max_bytes}", bytes.len()))
             .hint("a group holds too much (COUNT DISTINCT, ARRAY_AGG): use a smaller window or an approximate aggregate"));
     }
     // As many pieces as the size asks for; each is checked again.
     let pieces = (bytes.len() / max_bytes + 1).clamp(2, count);
     for piece in 0..pieces {
         let (from, to) = (count * piece / pieces, count * (piece + 1) / pieces);
-        split(&rows.slice(from, to - from), max_bytes, emit)?;
+        split_ipc(&rows.slice(from, to - from), max_bytes, emit)?;
     }
     Ok(())
 }

@@ -14,7 +14,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Kind};
-use crate::record::TopicPartition;
+use crate::record::{Topic, TopicPartition};
+use crate::task::plan::TaskId;
 
 /// When a transaction is committed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -75,13 +76,15 @@ pub enum Event {
     Revoked(Vec<TopicPartition>),
     Lost(Vec<TopicPartition>),
     /// The task is restored and delivers.
-    Restored(i32),
+    Restored(TaskId),
     /// Records went through the tasks; `bytes` is what waits to be sent in all.
     Processed {
         records: u64,
         bytes: usize,
     },
     Tick,
+    /// What is open is wanted by others: it is committed without waiting for its age.
+    Due,
     /// Every partition is at its end.
     Ended,
     /// SIGTERM or the caller's wish.
@@ -106,7 +109,7 @@ pub enum Outcome {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
     /// Build the task from its committed state, then deliver its records.
-    Restore(i32),
+    Restore(TaskId),
     Begin,
     Commit,
     /// The commit succeeded: tasks keep what they hold.
@@ -120,7 +123,7 @@ pub enum Action {
     /// All tasks go back to the last commit and deliver from there.
     GoBack,
     /// Forget the task.
-    Drop(i32),
+    Drop(TaskId),
     Release(Vec<TopicPartition>),
     /// Leave the group; the run is over.
     Leave,
@@ -134,9 +137,10 @@ pub struct Core {
     now_ms: u64,
     open: Option<Open>,
     committing: bool,
-    /// Partitions held, by task.
-    held: BTreeMap<i32, BTreeSet<TopicPartition>>,
-    restoring: BTreeSet<i32>,
+    /// The sub-topology that a lead topic stands for: its partitions are tasks.
+    leads: BTreeMap<Topic, usize>,
+    held: BTreeSet<TaskId>,
+    restoring: BTreeSet<TaskId>,
     /// To be released once the open transaction is over.
     revoked: Vec<TopicPartition>,
     ended: bool,
@@ -151,13 +155,14 @@ pub struct Core {
 const MAX_FAILURES: u32 = 30;
 
 impl Core {
-    pub fn new(cadence: Cadence) -> Core {
+    pub fn new(cadence: Cadence, leads: BTreeMap<Topic, usize>) -> Core {
         Core {
             cadence,
             now_ms: 0,
             open: None,
             committing: false,
-            held: BTreeMap::new(),
+            leads,
+            held: BTreeSet::new(),
             restoring: BTreeSet::new(),
             revoked: Vec::new(),
             ended: false,
@@ -185,9 +190,16 @@ impl Core {
         !self.held.is_empty()
     }
 
-    /// Every partition held.
+    /// Every lead partition held.
     pub fn held(&self) -> Vec<TopicPartition> {
-        self.held.values().flatten().cloned().collect()
+        let lead =
+            |task: &TaskId| self.leads.iter().find(|(_, sub)| **sub == task.sub).map(|(topic, _)| topic.partition(task.number));
+        self.held.iter().filter_map(lead).collect()
+    }
+
+    fn tasks_of(&self, partitions: &[TopicPartition]) -> BTreeSet<TaskId> {
+        let task = |p: &TopicPartition| self.leads.get(&p.topic).map(|sub| TaskId { sub: *sub, number: p.partition.0 });
+        partitions.iter().filter_map(task).collect()
     }
 
     /// Milliseconds until the open transaction is due; `None` when none is open.
@@ -208,6 +220,8 @@ impl Core {
             }
             Event::Processed { records, bytes } => self.processed(records, bytes),
             Event::Tick => self.tick(),
+            Event::Due if self.open.is_some() && !self.committing => self.commit(),
+            Event::Due => Vec::new(),
             Event::Ended => {
                 self.ended = true;
                 self.finish_or_leave()
@@ -223,12 +237,8 @@ impl Core {
     }
 
     fn assigned(&mut self, partitions: Vec<TopicPartition>) -> Vec<Action> {
-        let mut tasks = BTreeSet::new();
-        for partition in partitions {
-            let task = partition.partition.0;
-            self.held.entry(task).or_default().insert(partition);
-            tasks.insert(task);
-        }
+        let tasks = self.tasks_of(&partitions);
+        self.held.extend(&tasks);
         self.restoring.extend(&tasks);
         tasks.into_iter().map(Action::Restore).collect()
     }
@@ -321,17 +331,8 @@ impl Core {
     }
 
     fn forget(&mut self, partitions: &[TopicPartition]) -> Vec<Action> {
-        let mut tasks = BTreeSet::new();
-        for partition in partitions {
-            let task = partition.partition.0;
-            if let Some(held) = self.held.get_mut(&task) {
-                held.remove(partition);
-                tasks.insert(task);
-                if held.is_empty() {
-                    self.held.remove(&task);
-                }
-            }
-        }
+        let tasks = self.tasks_of(partitions);
+        self.held.retain(|task| !tasks.contains(task));
         self.restoring.retain(|task| !tasks.contains(task));
         tasks.into_iter().map(Action::Drop).collect()
     }
@@ -379,11 +380,18 @@ mod tests {
         Topic::new("orders").partition(n)
     }
 
+    fn task(number: i32) -> TaskId {
+        TaskId { sub: 0, number }
+    }
+
     fn running() -> Core {
-        let mut core = Core::new(Cadence::live(100));
-        assert_eq!(core.on(Event::Assigned(vec![partition(0), partition(1)]), 0), [Action::Restore(0), Action::Restore(1)]);
-        core.on(Event::Restored(0), 1);
-        core.on(Event::Restored(1), 1);
+        let mut core = Core::new(Cadence::live(100), BTreeMap::from([(Topic::new("orders"), 0)]));
+        assert_eq!(
+            core.on(Event::Assigned(vec![partition(0), partition(1)]), 0),
+            [Action::Restore(task(0)), Action::Restore(task(1))]
+        );
+        core.on(Event::Restored(task(0)), 1);
+        core.on(Event::Restored(task(1)), 1);
         core
     }
 
@@ -402,13 +410,13 @@ mod tests {
         let mut core = running();
         core.on(Event::Processed { records: 10, bytes: 1 }, 10);
         assert_eq!(core.on(Event::Revoked(vec![partition(1)]), 20), [Action::Commit]);
-        assert_eq!(core.on(Event::Committed, 25), [Action::Keep, Action::Drop(1), Action::Release(vec![partition(1)])]);
+        assert_eq!(core.on(Event::Committed, 25), [Action::Keep, Action::Drop(task(1)), Action::Release(vec![partition(1)])]);
     }
 
     #[test]
     fn a_revocation_with_nothing_open_releases_at_once() {
         let mut core = running();
-        assert_eq!(core.on(Event::Revoked(vec![partition(0)]), 20), [Action::Drop(0), Action::Release(vec![partition(0)])]);
+        assert_eq!(core.on(Event::Revoked(vec![partition(0)]), 20), [Action::Drop(task(0)), Action::Release(vec![partition(0)])]);
     }
 
     #[test]
@@ -447,7 +455,7 @@ mod tests {
         assert_eq!(core.on(Event::Revoked(vec![partition(0)]), 20), [Action::Commit]);
         assert_eq!(core.held(), [partition(0), partition(1)]);
         let lost = core.on(Event::Lost(core.held()), 30);
-        assert_eq!(lost, [Action::Abort, Action::Drop(0), Action::Drop(1), Action::GoBack]);
+        assert_eq!(lost, [Action::Abort, Action::Drop(task(0)), Action::Drop(task(1)), Action::GoBack]);
         assert_eq!(core.on(Event::Tick, 500), []);
     }
 
@@ -465,7 +473,7 @@ mod tests {
         core.on(Event::Processed { records: 10, bytes: 1 }, 10);
         assert_eq!(
             core.on(Event::Lost(vec![partition(0), partition(1)]), 20),
-            [Action::Abort, Action::Drop(0), Action::Drop(1), Action::GoBack]
+            [Action::Abort, Action::Drop(task(0)), Action::Drop(task(1)), Action::GoBack]
         );
     }
 }

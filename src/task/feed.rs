@@ -30,6 +30,8 @@ pub struct Feed {
     pub node: usize,
     pub position: NextOffset,
     pub budget: Budget,
+    /// Quiet for long enough, as of its owner's last look; a record ends it.
+    pub idle: bool,
     pub ingest: Ingest,
     value: AvroDecoder,
     key: Option<KeyDecoder>,
@@ -46,6 +48,8 @@ pub struct FeedState {
     pub position: NextOffset,
     pub watermark: Watermark,
     pub budget: Budget,
+    /// The partition was quiet: others need not wait for it.
+    pub idle: bool,
 }
 
 impl Feed {
@@ -66,6 +70,7 @@ impl Feed {
             node,
             position: state.position,
             budget: state.budget,
+            idle: state.idle,
             ingest,
             value,
             key,
@@ -77,7 +82,7 @@ impl Feed {
     }
 
     pub fn state(&self) -> FeedState {
-        FeedState { position: self.position, watermark: self.ingest.watermark(), budget: self.budget.clone() }
+        FeedState { position: self.position, watermark: self.ingest.watermark(), budget: self.budget.clone(), idle: self.idle }
     }
 
     /// Schema ids in the chunk whose writer is not known yet, in keys and values.
@@ -117,6 +122,7 @@ impl Feed {
             chunk.offsets.first()
         );
         self.position = self.position.max(chunk.next);
+        self.idle &= chunk.is_empty();
         let batch = if chunk.is_empty() { None } else { self.rows(chunk, out, ids)? };
         // Decisions up to here apply, also where the last records did not decode or were never delivered.
         self.ingest.reached(self.position);

@@ -1,8 +1,8 @@
-//! One task: partition *p* of every source through the topology's operators, up to what a commit will hold.
+//! One task: partition *p* of all that a sub-topology reads, through its operators, up to what a commit will hold.
 //!
-//! [`Task::process`] takes a chunk of one source partition all the way: decode, ingest, operators, encode. Then the partition's
-//! watermark moves on, node by node: an operator's rows reach its children before its watermark does. [`Task::prepare`] turns
-//! what has gathered into the records and offsets of one transaction.
+//! [`Task::process`] takes a chunk of one source partition all the way: decode, ingest, operators, encode; a chunk of a repartition topic
+//! enters behind the exchange. Then the watermark moves on, node by node: an operator's rows reach its children before its watermark does.
+//! [`Task::prepare`] turns what has gathered into the records and offsets of one transaction.
 //!
 //! Invariant: no clock, no I/O. The same chunks in the same order give the same records, wherever the commits fall.
 
@@ -21,58 +21,19 @@ use crate::operator::filter::Filter;
 use crate::operator::ingest::OnViolation;
 use crate::operator::project::Project;
 use crate::operator::{Late, Operator, Output, Rejected};
-use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Timestamp, Topic, TopicPartition};
+use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Topic, TopicPartition};
 use crate::store::Store;
 use crate::store::changelog::{self, CommitRecord};
+use crate::task::decision::Decision;
+use crate::task::exchange::{Inbox, Outbox};
 use crate::task::feed::{Feed, FeedState};
+use crate::task::idle::Stand;
 use crate::task::letters::{self, Sender};
-use crate::task::names::Names;
-use crate::task::outlet::{Outlet, Target};
-use crate::task::progress;
-use crate::topology::{Operation, Topology};
+use crate::task::outlet::Outlet;
+use crate::task::plan::{Plan, Reads, TaskId, TaskInput};
+use crate::task::progress::{self, TaskState};
+use crate::topology::Operation;
 use crate::watermark::{EdgeWatermark, Watermark};
-
-/// What all tasks of a run share.
-#[derive(Clone)]
-pub struct Plan {
-    pub topology: Arc<Topology>,
-    pub names: Names,
-    /// One per sink.
-    pub targets: Vec<Target>,
-    /// Partition count of each source's topic.
-    pub source_partitions: Vec<i32>,
-    /// Partition count of the dead-letter and late topics.
-    pub letter_partitions: i32,
-    /// Upper bound of a changelog message in bytes.
-    pub changelog_message_bytes: usize,
-    /// The range begins in mid-log: windows that start before this would be incomplete and are not emitted.
-    pub emit_from: Option<Timestamp>,
-}
-
-impl Plan {
-    /// The number of tasks: the largest partition count among the sources.
-    pub fn tasks(&self) -> i32 {
-        self.source_partitions.iter().copied().max().unwrap_or(0)
-    }
-
-    /// Source partitions of a task, with their source's index.
-    pub fn partitions(&self, task: i32) -> Vec<(usize, TopicPartition)> {
-        let sources = self.topology.sources.iter().zip(&self.source_partitions).enumerate();
-        sources
-            .filter(|(_, (_, count))| task < **count)
-            .map(|(index, (source, _))| (index, source.topic.partition(task)))
-            .collect()
-    }
-
-    pub fn stateful_nodes(&self) -> impl Iterator<Item = (usize, &str)> {
-        self.topology
-            .nodes
-            .iter()
-            .enumerate()
-            .filter(|(_, node)| node.operation.stateful())
-            .map(|(index, node)| (index, node.id.as_str()))
-    }
-}
 
 /// What was counted since the last call of [`Task::take_counts`].
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,20 +54,27 @@ pub struct Prepared {
     pub offsets: CommittedOffsets,
 }
 
+/// A node in this task; one of another sub-topology has neither operator nor children.
 struct NodeState {
     operator: Option<Box<dyn Operator>>,
+    /// Of its inputs. For an exchange: of what is sent.
     edge: EdgeWatermark,
     /// Node and the port of it that this one feeds.
     children: Vec<(usize, usize)>,
 }
 
-/// Partition `number` of every source, through the topology.
+/// Partition `id.number` of all that sub-topology `id.sub` reads.
 pub struct Task {
-    pub number: i32,
+    pub id: TaskId,
     plan: Arc<Plan>,
     feeds: Vec<Feed>,
+    inboxes: Vec<Inbox>,
+    /// The nodes of the sub-topology and the exchanges that it reads, ascending: inputs before their users.
+    order: Vec<usize>,
     nodes: Vec<NodeState>,
-    outlets: Vec<Outlet>,
+    /// By sink.
+    outlets: Vec<(usize, Outlet)>,
+    outboxes: Vec<Outbox>,
     sender: Sender,
     dead: Outgoing,
     late: Outgoing,
@@ -141,41 +109,70 @@ impl Found {
 
 impl Task {
     /// A task whose stores are still empty: see [`Task::stores`] and [`Task::resume`].
-    pub fn new(plan: Arc<Plan>, number: i32, states: &BTreeMap<TopicPartition, FeedState>) -> Result<Task> {
+    pub fn new(plan: Arc<Plan>, id: TaskId, state: &TaskState) -> Result<Task> {
         let topology = plan.topology.clone();
-        let mut feeds = Vec::new();
-        for (index, partition) in plan.partitions(number) {
-            let node = topology.nodes.iter().position(|node| matches!(node.operation, Operation::Source(s) if s == index));
-            let node = node.expect("every source of a topology has a node");
-            let state = states.get(&partition).expect("the caller gives the state of every partition of the task").clone();
-            feeds.push(Feed::new(&topology.sources[index], index, node, partition, state)?);
+        let sub = plan.sub(id.sub).clone();
+        let (mut feeds, mut inboxes) = (Vec::new(), Vec::new());
+        for TaskInput { reads, partition } in plan.inputs(id) {
+            match reads {
+                Reads::Source(index) => {
+                    let node = topology.nodes.iter().position(|n| matches!(n.operation, Operation::Source(s) if s == index));
+                    let node = node.expect("every source of a topology has a node");
+                    let state = state.feeds.get(&partition).expect("the caller gives the state of every source partition");
+                    feeds.push(Feed::new(&topology.sources[index], index, node, partition, state.clone())?);
+                }
+                Reads::Exchange(node) => {
+                    let state = state.inboxes.get(&partition).expect("the caller gives the state of every inbox");
+                    inboxes.push(Inbox::new(partition, node, topology.nodes[node].schema.clone(), state.clone()));
+                }
+            }
         }
+        let mut order: Vec<usize> = sub.nodes.iter().chain(&sub.inboxes).copied().collect();
+        order.sort_unstable();
+        order.dedup();
         let mut nodes: Vec<NodeState> = Vec::new();
+        let (mut outlets, mut outboxes) = (Vec::new(), Vec::new());
         for (index, node) in topology.nodes.iter().enumerate() {
-            for (port, input) in node.inputs.iter().enumerate() {
-                nodes[*input].children.push((index, port));
+            let here = sub.nodes.contains(&index);
+            if here {
+                for (port, input) in node.inputs.iter().enumerate() {
+                    nodes[*input].children.push((index, port));
+                }
             }
             let senders = match &node.operation {
                 Operation::Source(source) => feeds.iter().filter(|feed| feed.source == *source).count(),
                 _ => node.inputs.len(),
             };
+            match &node.operation {
+                Operation::Exchange(spec) if here => {
+                    outboxes.push(Outbox::new(index, node, spec, &plan.names, plan.exchange_partitions())?);
+                }
+                Operation::Sink(sink) if here => {
+                    outlets.push((*sink, Outlet::new(&topology.sinks[*sink], plan.targets[*sink].clone())?));
+                }
+                _ => {}
+            }
             nodes.push(NodeState {
-                operator: operator(&node.operation)?,
+                operator: if here { operator(&node.operation)? } else { None },
                 edge: EdgeWatermark::new(senders),
                 children: Vec::new(),
             });
         }
-        let outlets = topology.sinks.iter().zip(&plan.targets).map(|(sink, target)| Outlet::new(sink, target.clone()));
-        let outlets = outlets.collect::<Result<Vec<_>>>()?;
-        let consolidates = topology.nodes.iter().any(|node| matches!(node.operation, Operation::Consolidate(_)));
+        // Several INSERTs may write one sink.
+        outlets.sort_by_key(|(sink, _)| *sink);
+        outlets.dedup_by_key(|(sink, _)| *sink);
+        let consolidates = sub.nodes.iter().any(|node| matches!(topology.nodes[*node].operation, Operation::Consolidate(_)));
         Ok(Task {
-            number,
+            id,
             sender: Sender { pipeline: plan.names.pipeline.clone(), generation: plan.names.generation },
             keep_recent: consolidates,
             plan,
             feeds,
+            inboxes,
+            order,
             nodes,
             outlets,
+            outboxes,
             dead: Outgoing::default(),
             late: Outgoing::default(),
             commit: 0,
@@ -204,7 +201,7 @@ impl Task {
         if emitted > 0 {
             return Err(Error::corrupt(format!(
                 "task {} of pipeline \"{}\": the restored state holds {emitted} rows that the last commit had emitted already",
-                self.number, self.plan.names.pipeline
+                self.id, self.plan.names.pipeline
             ))
             .hint("delete the state directory so that the state is rebuilt from its changelog"));
         }
@@ -215,8 +212,17 @@ impl Task {
         self.commit
     }
 
+    /// Of source partitions and repartition topics.
     pub fn positions(&self) -> OffsetVector {
-        self.feeds.iter().map(|feed| (feed.partition.clone(), feed.position)).collect()
+        self.source_positions().chain(self.inbox_positions()).collect()
+    }
+
+    pub fn inbox_positions(&self) -> OffsetVector {
+        self.inboxes.iter().map(|inbox| (inbox.partition.clone(), inbox.state.position)).collect()
+    }
+
+    pub fn source_positions(&self) -> impl Iterator<Item = (TopicPartition, NextOffset)> {
+        self.feeds.iter().map(|feed| (feed.partition.clone(), feed.position))
     }
 
     pub fn watermarks(&self) -> impl Iterator<Item = (&TopicPartition, Watermark)> {
@@ -237,7 +243,9 @@ impl Task {
 
     /// Bytes waiting to be sent.
     pub fn pending_bytes(&self) -> usize {
-        self.outlets.iter().map(|outlet| outlet.outgoing.size()).sum::<usize>() + self.dead.size() + self.late.size()
+        let outlets: usize = self.outlets.iter().map(|(_, outlet)| outlet.outgoing.size()).sum();
+        let outboxes: usize = self.outboxes.iter().map(Outbox::pending_bytes).sum();
+        outlets + outboxes + self.dead.size() + self.late.size()
     }
 
     pub fn take_counts(&mut self) -> Counts {
@@ -272,9 +280,12 @@ impl Task {
         Ok(())
     }
 
-    /// Takes a chunk through the topology. Several sources may read one topic: each gets it.
+    /// Takes a chunk through the sub-topology. Several sources may read one topic: each gets it.
     pub fn process(&mut self, chunk: &Chunk) -> Result<()> {
         self.dirty = true;
+        if let Some(inbox) = self.inboxes.iter().position(|inbox| inbox.partition == chunk.partition) {
+            return self.receive(inbox, chunk);
+        }
         self.counts.records_in += chunk.len() as u64;
         let mut found = Found::default();
         let mut schema_ids = BTreeMap::new();
@@ -299,25 +310,58 @@ impl Task {
         Ok(())
     }
 
-    /// A recorded decision: rows of `partition` at or after `at` see at least the watermark `to`.
-    pub fn raise(&mut self, partition: &TopicPartition, at: NextOffset, to: Watermark) -> Result<()> {
-        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition) {
-            feed.ingest.raise(at, to);
-        }
-        self.dirty = true;
+    /// Takes messages of a repartition topic.
+    fn receive(&mut self, inbox: usize, chunk: &Chunk) -> Result<()> {
         let mut found = Found::default();
+        let node = self.inboxes[inbox].node;
+        for batch in self.inboxes[inbox].take(chunk)? {
+            self.forward(node, batch, &mut found)?;
+        }
         self.propagate(&mut found)?;
+        self.refuse_failing(&found)?;
         self.write_letters(&found, &BTreeMap::new(), None);
         Ok(())
     }
 
-    /// Nothing more will come (`--final`): every watermark goes to infinity.
-    pub fn finish(&mut self) -> Result<()> {
-        for (partition, position) in self.positions() {
-            self.raise(&partition, position, Watermark::MAX)?;
+    /// Recorded decisions about the task's source partitions.
+    pub fn follow<'d>(&mut self, decisions: impl IntoIterator<Item = &'d Decision>) -> Result<()> {
+        let before: Vec<Watermark> = self.feeds.iter().map(|feed| feed.ingest.watermark()).collect();
+        for Decision { partition, at, to } in decisions {
+            for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition) {
+                feed.ingest.raise(*at, *to);
+            }
+        }
+        if self.feeds.iter().map(|feed| feed.ingest.watermark()).eq(before) {
+            return Ok(());
         }
         self.dirty = true;
+        let mut found = Found::default();
+        self.propagate(&mut found)?;
+        self.refuse_failing(&found)?;
+        self.write_letters(&found, &BTreeMap::new(), None);
         Ok(())
+    }
+
+    /// Source partitions that have event time, with where they stand.
+    pub fn stands(&self) -> impl Iterator<Item = (&TopicPartition, Stand)> {
+        let timed = self.feeds.iter().filter(|feed| feed.ingest.has_watermark());
+        timed.map(|feed| (&feed.partition, Stand { watermark: feed.ingest.watermark(), idle: feed.idle }))
+    }
+
+    /// Notes whether a source partition is quiet; the next commit says so.
+    pub fn set_idle(&mut self, partition: &TopicPartition, idle: bool) {
+        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition && feed.idle != idle) {
+            feed.idle = idle;
+            self.dirty = true;
+        }
+    }
+
+    /// Nothing more will come (`--final`): every watermark goes to infinity.
+    pub fn finish(&mut self) -> Result<()> {
+        let decisions = self.source_positions().map(|(partition, at)| Decision { partition, at, to: Watermark::MAX });
+        let decisions: Vec<Decision> = decisions.collect();
+        self.dirty = true;
+        self.follow(&decisions)
     }
 
     /// Everything that has gathered since the last commit, as records and offsets; `None` when nothing has happened. The task then
@@ -327,17 +371,22 @@ impl Task {
             return Ok(None);
         }
         let mut found = Found::default();
-        for index in 0..self.nodes.len() {
+        for index in self.order.clone() {
             let mut out = Output::default();
             let Some(operator) = &mut self.nodes[index].operator else { continue };
             operator.flush(&mut out)?;
             self.emit(index, &mut out, &mut found)?;
         }
+        self.refuse_failing(&found)?;
         self.write_letters(&found, &BTreeMap::new(), None);
         self.recent.clear();
         let mut prepared = Prepared { offsets: self.offsets(), outgoing: Vec::new() };
         self.write_changelogs(&mut prepared)?;
-        for outlet in &mut self.outlets {
+        for outbox in &mut self.outboxes {
+            let watermark = self.nodes[outbox.node].edge.current();
+            prepared.outgoing.push(outbox.take(self.id.number, self.commit + 1, watermark, self.plan.message_bytes)?);
+        }
+        for (_, outlet) in &mut self.outlets {
             self.counts.records_out += outlet.outgoing.len() as u64;
             prepared.outgoing.push((outlet.target.topic.clone(), std::mem::take(&mut outlet.outgoing)));
         }
@@ -355,17 +404,18 @@ impl Task {
         std::mem::take(&mut self.wrapped)
     }
 
-    /// The offsets of the task with what a restart needs beside them.
+    /// The offsets of the next commit with what a restart needs beside them.
     fn offsets(&self) -> CommittedOffsets {
-        let mut offsets = CommittedOffsets::new();
-        for feed in &self.feeds {
+        let commit = self.commit + 1;
+        let feeds = self.feeds.iter().map(|feed| {
             let state = feed.state();
-            offsets.insert(
-                feed.partition.clone(),
-                CommittedOffset { next: state.position, metadata: progress::to_metadata(&state) },
-            );
-        }
-        offsets
+            (feed.partition.clone(), CommittedOffset { next: state.position, metadata: progress::to_metadata(&state, commit) })
+        });
+        let inboxes = self.inboxes.iter().map(|inbox| {
+            let metadata = progress::inbox_metadata(commit);
+            (inbox.partition.clone(), CommittedOffset { next: inbox.state.position, metadata })
+        });
+        feeds.chain(inboxes).collect()
     }
 
     /// The record that the next commit writes beside its deltas.
@@ -376,9 +426,12 @@ impl Task {
             number: commit,
             previous,
             edge,
-            positions: states.iter().map(|(p, s)| (p.topic.clone(), p.partition, s.position)).collect(),
+            positions: self.positions().into_iter().map(|(p, at)| (p.topic, p.partition, at)).collect(),
             watermarks: states.iter().map(|(p, s)| (p.topic.clone(), p.partition, s.watermark)).collect(),
-            extra: progress::to_extra(states.iter().map(|(p, s)| (*p, s))),
+            extra: progress::to_extra(
+                states.iter().map(|(p, s)| (*p, s)),
+                self.inboxes.iter().map(|inbox| (&inbox.partition, &inbox.state)),
+            ),
         }
     }
 
@@ -391,7 +444,7 @@ impl Task {
     fn write_changelogs(&mut self, prepared: &mut Prepared) -> Result<()> {
         let plan = self.plan.clone();
         let mut wrapped = true;
-        for (index, id) in plan.stateful_nodes() {
+        for (index, id) in plan.stateful_nodes(self.id.sub) {
             let record = self.commit_record(self.nodes[index].edge.current(), self.commit + 1, self.commit);
             let store = self.nodes[index].operator.as_mut().and_then(|operator| operator.store());
             let store = store.expect("a stateful operator has a store");
@@ -400,7 +453,7 @@ impl Task {
             let rows = delta.as_ref().map_or(0, |rows| rows.num_rows());
             let slice = store.slice(rows.max(16))?;
             wrapped &= slice.wrapped;
-            let (partition, bytes) = (Partition(self.number), plan.changelog_message_bytes);
+            let (partition, bytes) = (Partition(self.id.number), plan.message_bytes);
             let messages = changelog::encode(&record, delta.as_ref(), slice.rows.as_ref(), partition, 0, bytes)?;
             prepared.outgoing.push((plan.names.changelog(id)?, messages));
         }
@@ -427,7 +480,14 @@ impl Task {
         let mut out = Output::default();
         match (&self.plan.topology.nodes[node].operation, &mut self.nodes[node].operator) {
             (Operation::Sink(sink), _) => {
-                self.outlets[*sink].write(&batch, &mut out)?;
+                let outlet = self.outlets.iter_mut().find(|(of, _)| of == sink);
+                outlet.expect("the sinks of the sub-topology have outlets").1.write(&batch, &mut out)?;
+                found.take(node, &mut out);
+                Ok(())
+            }
+            (Operation::Exchange(_), _) => {
+                let outbox = self.outboxes.iter_mut().find(|outbox| outbox.node == node);
+                outbox.expect("the exchanges of the sub-topology have outboxes").write(batch, &mut out)?;
                 found.take(node, &mut out);
                 Ok(())
             }
@@ -465,7 +525,7 @@ impl Task {
     /// Carries the feeds' watermarks through the graph: a node's rows before its watermark. Returns how many rows operators emitted.
     fn propagate(&mut self, found: &mut Found) -> Result<usize> {
         let mut emitted = 0;
-        for index in 0..self.nodes.len() {
+        for index in self.order.clone() {
             if let Operation::Source(source) = self.plan.topology.nodes[index].operation {
                 let feeds = self.feeds.iter().filter(|feed| feed.source == source);
                 for (sender, feed) in feeds.enumerate() {
@@ -474,9 +534,11 @@ impl Task {
             }
             let edge = self.nodes[index].edge.current();
             let mut out = Output::default();
-            let output = match &mut self.nodes[index].operator {
-                Some(operator) => operator.advance(edge, &mut out)?,
-                None => edge,
+            let output = match (&mut self.nodes[index].operator, self.inboxes.iter().find(|inbox| inbox.node == index)) {
+                (Some(operator), _) => operator.advance(edge, &mut out)?,
+                // What lies behind an exchange goes by what its senders say.
+                (None, Some(inbox)) => inbox.watermark(),
+                (None, None) => edge,
             };
             emitted += out.batches.iter().map(Batch::num_rows).sum::<usize>();
             self.emit(index, &mut out, found)?;
@@ -487,16 +549,21 @@ impl Task {
         Ok(emitted)
     }
 
+    /// Rows that fail where their record is no longer at hand: the policy "fail" still holds.
+    fn refuse_failing(&self, found: &Found) -> Result<()> {
+        let failing = found.rejected.iter().map(|(_, rejected)| rejected).find(|r| self.policy(r) == OnViolation::Fail);
+        let Some(rejected) = failing else { return Ok(()) };
+        let from = self.plan.topology.sources[usize::from(rejected.source)].topic.partition(rejected.partition.0);
+        Err(fails(rejected, &from))
+    }
+
     /// Applies the policies of bad records and the budget.
     fn account(&mut self, chunk: &Chunk, found: &Found) -> Result<()> {
         let mut bad: Vec<usize> = Vec::new();
         for (_, rejected) in &found.rejected {
             let policy = self.policy(rejected);
-            let place = letters::describe(rejected.class, &rejected.message, &chunk.partition, rejected.offset);
             if policy == OnViolation::Fail {
-                return Err(
-                    Error::failed(place).hint("the policy for this class is \"fail\": correct the record or change the policy")
-                );
+                return Err(fails(rejected, &chunk.partition));
             }
             if policy == OnViolation::DeadLetter
                 && let Some(row) = chunk.row_of(rejected.offset)
@@ -552,6 +619,11 @@ impl Task {
     }
 }
 
+fn fails(rejected: &Rejected, from: &TopicPartition) -> Error {
+    Error::failed(letters::describe(rejected.class, &rejected.message, from, rejected.offset))
+        .hint("the policy for this class is \"fail\": correct the record or change the policy")
+}
+
 /// The chunk that holds the record: the one at hand, or one of this commit.
 fn original<'a>(chunk: Option<&'a Chunk>, recent: &'a [Chunk], from: &TopicPartition, offset: Offset) -> Option<&'a Chunk> {
     chunk.into_iter().chain(recent).find(|chunk| chunk.partition == *from && chunk.row_of(offset).is_some())
@@ -559,7 +631,7 @@ fn original<'a>(chunk: Option<&'a Chunk>, recent: &'a [Chunk], from: &TopicParti
 
 fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {
     Ok(match operation {
-        Operation::Source(_) | Operation::Union | Operation::Sink(_) => None,
+        Operation::Source(_) | Operation::Union | Operation::Exchange(_) | Operation::Sink(_) => None,
         Operation::Filter(spec) => Some(Box::new(Filter::new(spec.clone()))),
         Operation::Project(spec) => Some(Box::new(Project::new(spec.clone()))),
         Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone())?)),

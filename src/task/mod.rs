@@ -5,11 +5,16 @@
 
 pub mod budget;
 pub mod core;
+pub mod decision;
+pub mod ends;
+pub mod exchange;
 pub mod feed;
 pub mod graph;
+pub mod idle;
 pub mod letters;
 pub mod names;
 pub mod outlet;
+pub mod plan;
 pub mod progress;
 pub mod restore;
 pub mod run;

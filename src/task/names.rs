@@ -55,6 +55,13 @@ impl Names {
         Ok(topic)
     }
 
+    /// The topic through which rows are shuffled; `operator` is the exchange's id.
+    pub fn repartition(&self, operator: &str) -> Result<Topic> {
+        let topic = Topic::new(format!("{}.{operator}.repartition", self.group()));
+        check_length(&topic)?;
+        Ok(topic)
+    }
+
     /// What every internal topic of this generation begins with.
     pub fn generation_prefix(&self) -> String {
         format!("{}.", self.group())

@@ -1,7 +1,8 @@
 //! What a commit says of a source partition beside its offset: watermark and dead-letter budget.
 //!
 //! It stands in the metadata of the group's committed offset (so that stateless tasks need no topic of their own, and standard
-//! tools show it) and, for tasks with state, in the commit record of the changelog.
+//! tools show it) and, for tasks with state, in the commit record of the changelog. What an inbox knows of its senders stands in the
+//! commit record alone: a task that reads a repartition topic has state, and metadata are too small for hundreds of senders.
 
 use std::collections::BTreeMap;
 
@@ -11,31 +12,70 @@ use crate::error::{Error, Result};
 use crate::log::CommittedOffset;
 use crate::record::{NextOffset, TopicPartition};
 use crate::task::budget::Budget;
+use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
 use crate::watermark::Watermark;
 
 /// Format version of the metadata. Readers accept this and the one before.
 const FORMAT: u32 = 1;
 
+/// Where a task stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskState {
+    pub feeds: BTreeMap<TopicPartition, FeedState>,
+    pub inboxes: BTreeMap<TopicPartition, InboxState>,
+}
+
+impl TaskState {
+    pub fn positions(&self) -> impl Iterator<Item = (&TopicPartition, NextOffset)> {
+        let feeds = self.feeds.iter().map(|(partition, state)| (partition, state.position));
+        feeds.chain(self.inboxes.iter().map(|(partition, state)| (partition, state.position)))
+    }
+}
+
 #[derive(Serialize, Deserialize)]
 struct Metadata {
     /// Format version.
     v: u32,
+    /// Number of the task's commit: tells two commits apart that stand at the same offset.
+    #[serde(default)]
+    n: u64,
     /// Watermark in microseconds; absent: none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     w: Option<i64>,
     #[serde(default)]
     b: Budget,
+    /// Idle.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    i: bool,
 }
 
-pub fn to_metadata(state: &FeedState) -> String {
+/// `commit` is the number of the task's commit.
+pub fn to_metadata(state: &FeedState, commit: u64) -> String {
     let w = Some(state.watermark).filter(|w| *w != Watermark::MIN).map(|w| w.0);
-    serde_json::to_string(&Metadata { v: FORMAT, w, b: state.budget.clone() }).expect("numbers serialize")
+    serde_json::to_string(&Metadata { v: FORMAT, n: commit, w, b: state.budget.clone(), i: state.idle })
+        .expect("numbers serialize")
+}
+
+/// Beside the offset of a repartition topic.
+pub fn inbox_metadata(commit: u64) -> String {
+    serde_json::json!({ "v": FORMAT, "n": commit }).to_string()
 }
 
 /// # Errors
 /// `Config` when the metadata was not written by Tidemill (offsets moved by hand), or by a later version.
 pub fn from_committed(partition: &TopicPartition, committed: &CommittedOffset) -> Result<FeedState> {
+    let metadata = metadata(partition, committed)?;
+    let watermark = metadata.w.map_or(Watermark::MIN, Watermark);
+    Ok(FeedState { position: committed.next, watermark, budget: metadata.b, idle: metadata.i })
+}
+
+/// The number of the task's commit that wrote the offset; errors as [`from_committed`].
+pub fn commit_of(partition: &TopicPartition, committed: &CommittedOffset) -> Result<u64> {
+    Ok(metadata(partition, committed)?.n)
+}
+
+fn metadata(partition: &TopicPartition, committed: &CommittedOffset) -> Result<Metadata> {
     let metadata: Metadata = serde_json::from_str(&committed.metadata).map_err(|e| {
         Error::config(format!(
             "{partition}: the committed offset {} was not written by tidemill (moved by hand?): {}",
@@ -51,23 +91,46 @@ pub fn from_committed(partition: &TopicPartition, committed: &CommittedOffset) -
         ))
         .hint("run the version of tidemill that wrote it, or a later one"));
     }
-    let watermark = metadata.w.map_or(Watermark::MIN, Watermark);
-    Ok(FeedState { position: committed.next, watermark, budget: metadata.b })
+    Ok(metadata)
 }
 
 /// A partition that nothing has been read from.
 pub fn start(position: NextOffset) -> FeedState {
-    FeedState { position, watermark: Watermark::MIN, budget: Budget::default() }
+    FeedState { position, watermark: Watermark::MIN, budget: Budget::default(), idle: false }
 }
 
-/// Budgets, by topic and partition, for the commit record.
-pub fn to_extra<'a>(states: impl Iterator<Item = (&'a TopicPartition, &'a FeedState)>) -> serde_json::Value {
-    let budgets: Vec<(&TopicPartition, &Budget)> = states.map(|(partition, state)| (partition, &state.budget)).collect();
-    serde_json::json!({ "budgets": budgets })
+/// What the commit record holds beside positions and watermarks.
+#[derive(Default, Serialize, Deserialize)]
+struct Extra {
+    #[serde(default)]
+    budgets: Vec<(TopicPartition, Budget)>,
+    /// Watermarks of the senders of each inbox, by the number of the sender's task.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    senders: Vec<(TopicPartition, Vec<Watermark>)>,
 }
 
-/// The inverse of [`to_extra`]; what is missing is empty.
-pub fn from_extra(extra: &serde_json::Value) -> BTreeMap<TopicPartition, Budget> {
-    let budgets = extra.get("budgets").cloned().unwrap_or_default();
-    serde_json::from_value::<Vec<(TopicPartition, Budget)>>(budgets).unwrap_or_default().into_iter().collect()
+/// Budgets of source partitions and watermarks of senders, for the commit record.
+pub fn to_extra<'a>(
+    feeds: impl Iterator<Item = (&'a TopicPartition, &'a FeedState)>,
+    inboxes: impl Iterator<Item = (&'a TopicPartition, &'a InboxState)>,
+) -> serde_json::Value {
+    let extra = Extra {
+        budgets: feeds.map(|(partition, state)| (partition.clone(), state.budget.clone())).collect(),
+        senders: inboxes.map(|(partition, state)| (partition.clone(), state.senders.clone())).collect(),
+    };
+    serde_json::to_value(extra).expect("numbers and names serialize")
+}
+
+/// The budgets that [`to_extra`] took; what is missing is empty.
+pub fn budgets(extra: &serde_json::Value) -> BTreeMap<TopicPartition, Budget> {
+    from_extra(extra).budgets.into_iter().collect()
+}
+
+/// The senders' watermarks that [`to_extra`] took, by inbox.
+pub fn senders(extra: &serde_json::Value) -> BTreeMap<TopicPartition, Vec<Watermark>> {
+    from_extra(extra).senders.into_iter().collect()
+}
+
+fn from_extra(extra: &serde_json::Value) -> Extra {
+    serde_json::from_value(extra.clone()).unwrap_or_default()
 }

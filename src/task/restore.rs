@@ -14,9 +14,11 @@ use crate::log::{CommittedOffsets, Isolation, Log};
 use crate::record::{NextOffset, OffsetVector, TopicPartition};
 use crate::store::changelog::{CommitRecord, Fold};
 use crate::store::checkpoint::{Checkpoint, Checkpoints};
+use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
-use crate::task::graph::{Plan, Task};
-use crate::task::progress;
+use crate::task::graph::Task;
+use crate::task::plan::{Plan, Reads, TaskId};
+use crate::task::progress::{self, TaskState};
 use crate::watermark::Watermark;
 
 /// Where a restore gets its bytes from.
@@ -42,17 +44,19 @@ pub struct Restored {
 /// # Errors
 /// `Config` when offsets and state are not of one commit, or the offsets lie outside the log; `Corrupt` when the changelog is broken;
 /// `Away` when the broker can't be asked.
-pub fn restore(plan: &Arc<Plan>, number: i32, sources: &Sources<'_>) -> Result<(Task, Restored)> {
-    let partitions: Vec<TopicPartition> = plan.partitions(number).into_iter().map(|(_, partition)| partition).collect();
+pub fn restore(plan: &Arc<Plan>, id: TaskId, sources: &Sources<'_>) -> Result<(Task, Restored)> {
+    let mut partitions: Vec<TopicPartition> = plan.inputs(id).into_iter().map(|input| input.partition).collect();
+    partitions.sort();
+    partitions.dedup();
     let group = plan.names.group();
     let committed = sources.log.committed(&group, &partitions)?;
-    let restored = restore_from(plan, number, &partitions, &committed, sources);
+    let restored = restore_from(plan, id, &partitions, &committed, sources);
     if let Err(error) = &restored
         && error.kind != Kind::Away
         && sources.log.committed(&group, &partitions)? != committed
     {
         // This process slept, and another owns the task by now: what was read is of two commits, not damaged.
-        let message = format!("task {number} of group \"{group}\": another member committed while it was restored");
+        let message = format!("task {id} of group \"{group}\": another member committed while it was restored");
         return Err(Error::new(Kind::Fenced, message));
     }
     restored
@@ -60,55 +64,29 @@ pub fn restore(plan: &Arc<Plan>, number: i32, sources: &Sources<'_>) -> Result<(
 
 fn restore_from(
     plan: &Arc<Plan>,
-    number: i32,
+    id: TaskId,
     partitions: &[TopicPartition],
     committed: &CommittedOffsets,
     sources: &Sources<'_>,
 ) -> Result<(Task, Restored)> {
     let began = Instant::now();
-    let mut states = BTreeMap::new();
-    for partition in partitions {
-        let state = match committed.get(partition) {
-            Some(committed) => progress::from_committed(partition, committed)?,
-            None => progress::start(*sources.start.get(partition).unwrap_or(&NextOffset(0))),
-        };
-        states.insert(partition.clone(), state);
-    }
-    let mut task = Task::new(plan.clone(), number, &states)?;
     let mut restored = Restored::default();
-    let mut last: Option<(String, CommitRecord)> = None;
-    let mut edges = Vec::new();
-    for (_, id) in plan.stateful_nodes() {
-        let record = restore_store(plan, &mut task, id, sources, &mut restored)?;
-        if let Some(record) = record {
-            edges.push((id.to_string(), record.edge));
-            match &last {
-                Some((other, known)) if known.number != record.number => {
-                    return Err(Error::corrupt(format!(
-                        "task {number} of pipeline \"{}\": the changelog of \"{id}\" ends at commit {}, that of \"{other}\" at commit {}",
-                        plan.names.pipeline, record.number, known.number
-                    ))
-                    .hint("a changelog was cut off: rebuild with \"tidemill reset\" and a run from the earliest offset"));
-                }
-                _ => last = Some((id.to_string(), record)),
-            }
-        } else {
-            edges.push((id.to_string(), Watermark::MIN));
-        }
-    }
-    let stateful = !edges.is_empty();
+    let mut state = committed_state(plan, id, committed, sources.start)?;
+    let mut task = Task::new(plan.clone(), id, &state)?;
+    let (last, edges) = restore_stores(plan, &mut task, sources, &mut restored)?;
     let mut commit = 0;
-    if stateful {
-        if let Some((_, record)) = &last {
-            commit = record.number;
-        }
-        let record = last.map(|(_, record)| record);
-        if let Some(corrected) = agree(plan, number, partitions, committed, record.as_ref())? {
-            states = corrected;
-            task = rebuild(plan, number, &states, sources, &mut restored)?;
+    for (partition, offset) in committed {
+        commit = commit.max(progress::commit_of(partition, offset)?);
+    }
+    if !edges.is_empty() {
+        commit = last.as_ref().map_or(0, |record| record.number);
+        if let Some(corrected) = agree(plan, id, partitions, committed, last.as_ref())? {
+            state = corrected;
+            task = Task::new(plan.clone(), id, &state)?;
+            restore_stores(plan, &mut task, sources, &mut restored)?;
         }
     }
-    check_bounds(sources.log, &states)?;
+    check_bounds(sources.log, &state)?;
     for (id, edge) in edges {
         if let Some((_, store)) = task.stores().find(|(store, _)| *store == id) {
             store.expire(edge);
@@ -120,19 +98,56 @@ fn restore_from(
     Ok((task, restored))
 }
 
-/// The same again with other positions (they come from the last delta).
-fn rebuild(
-    plan: &Arc<Plan>,
-    number: i32,
-    states: &BTreeMap<TopicPartition, FeedState>,
+/// What the group's offsets say; a partition without one begins where the run does.
+fn committed_state(plan: &Plan, id: TaskId, committed: &CommittedOffsets, start: &OffsetVector) -> Result<TaskState> {
+    let mut state = TaskState::default();
+    for input in plan.inputs(id) {
+        let partition = input.partition;
+        match input.reads {
+            Reads::Source(_) => {
+                let feed = match committed.get(&partition) {
+                    Some(committed) => progress::from_committed(&partition, committed)?,
+                    None => progress::start(*start.get(&partition).unwrap_or(&NextOffset(0))),
+                };
+                state.feeds.insert(partition, feed);
+            }
+            // Its senders stand in the commit record alone.
+            Reads::Exchange(node) => drop(state.inboxes.insert(partition, InboxState::start(plan.tasks(plan.sub_of(node))))),
+        }
+    }
+    Ok(state)
+}
+
+/// Stores by operator id, with the edge watermark of their last commit.
+type Edges = Vec<(String, Watermark)>;
+
+/// Every store of the task from its checkpoint and changelog. Returns the record of the last commit; all stores must be of the same.
+fn restore_stores(
+    plan: &Plan,
+    task: &mut Task,
     sources: &Sources<'_>,
     restored: &mut Restored,
-) -> Result<Task> {
-    let mut task = Task::new(plan.clone(), number, states)?;
-    for (_, id) in plan.stateful_nodes() {
-        restore_store(plan, &mut task, id, sources, restored)?;
+) -> Result<(Option<CommitRecord>, Edges)> {
+    let mut last: Option<(String, CommitRecord)> = None;
+    let mut edges = Vec::new();
+    for (_, id) in plan.stateful_nodes(task.id.sub) {
+        let Some(record) = restore_store(plan, task, id, sources, restored)? else {
+            edges.push((id.to_string(), Watermark::MIN));
+            continue;
+        };
+        edges.push((id.to_string(), record.edge));
+        match &last {
+            Some((other, known)) if known.number != record.number => {
+                return Err(Error::corrupt(format!(
+                    "task {} of pipeline \"{}\": the changelog of \"{id}\" ends at commit {}, that of \"{other}\" at commit {}",
+                    task.id, plan.names.pipeline, record.number, known.number
+                ))
+                .hint("a changelog was cut off: rebuild with \"tidemill reset\" and a run from the earliest offset"));
+            }
+            _ => last = Some((id.to_string(), record)),
+        }
     }
-    Ok(task)
+    Ok((last.map(|(_, record)| record), edges))
 }
 
 fn restore_store(
@@ -142,8 +157,8 @@ fn restore_store(
     sources: &Sources<'_>,
     restored: &mut Restored,
 ) -> Result<Option<CommitRecord>> {
-    let number = task.number;
-    let partition = plan.names.changelog(id)?.partition(number);
+    let name = task.id.to_string();
+    let partition = plan.names.changelog(id)?.partition(task.id.number);
     let only = std::slice::from_ref(&partition);
     let start = sources.log.start_offsets(only)?[&partition];
     let end = sources.log.end_offsets(only, Isolation::Uncommitted)?[&partition];
@@ -152,7 +167,7 @@ fn restore_store(
     let mut known = None;
     let mut from = start;
     if let Some(checkpoints) = sources.checkpoints
-        && let Some(Checkpoint { commit: record, changelog: position, image }) = checkpoints.load(&number.to_string(), id)?
+        && let Some(Checkpoint { commit: record, changelog: position, image }) = checkpoints.load(&name, id)?
     {
         let usable = position >= start && position <= end && record.generation == plan.names.generation;
         if usable {
@@ -197,38 +212,30 @@ fn restore_store(
     Ok(fold.last().cloned())
 }
 
-/// Checks that offsets and state are of one commit. Returns other states when the offsets are missing and the state has them.
+/// Checks that offsets and state are of one commit. Returns another state where the changelog knows more than the offsets: of inboxes
+/// always, of sources when the group has lost its offsets.
 fn agree(
     plan: &Plan,
-    number: i32,
+    id: TaskId,
     partitions: &[TopicPartition],
     committed: &CommittedOffsets,
     record: Option<&CommitRecord>,
-) -> Result<Option<BTreeMap<TopicPartition, FeedState>>> {
+) -> Result<Option<TaskState>> {
     let pipeline = &plan.names.pipeline;
     let Some(record) = record else {
         let Some((partition, offset)) = committed.iter().next() else { return Ok(None) };
         return Err(Error::config(format!(
-            "task {number} of pipeline \"{pipeline}\": group \"{}\" has committed offset {} of {partition}, but the changelog holds no commit",
+            "task {id} of pipeline \"{pipeline}\": group \"{}\" has committed offset {} of {partition}, but the changelog holds no commit",
             plan.names.group(),
             offset.next
         ))
         .hint("offsets were moved by hand or the changelog was deleted: start over with \"tidemill reset\""));
     };
-    let of_record: BTreeMap<TopicPartition, NextOffset> =
-        record.positions.iter().map(|(topic, partition, next)| (topic.partition(partition.0), *next)).collect();
     if committed.is_empty() {
-        tracing::warn!(pipeline, task = number, "the group has no offsets: they are taken from the last delta");
-        let budgets = progress::from_extra(&record.extra);
-        let watermarks: BTreeMap<TopicPartition, Watermark> =
-            record.watermarks.iter().map(|(topic, partition, w)| (topic.partition(partition.0), *w)).collect();
-        let state = |partition: &TopicPartition| {
-            let position = of_record.get(partition).copied().unwrap_or(NextOffset(0));
-            let watermark = watermarks.get(partition).copied().unwrap_or(Watermark::MIN);
-            (partition.clone(), FeedState { position, watermark, budget: budgets.get(partition).cloned().unwrap_or_default() })
-        };
-        return Ok(Some(partitions.iter().map(state).collect()));
+        tracing::warn!(pipeline, task = %id, "the group has no offsets: they are taken from the last delta");
+        return Ok(Some(recorded_state(plan, id, record, None)));
     }
+    let of_record = positions(record);
     for partition in partitions {
         let (group, state) = (committed.get(partition).map(|c| c.next), of_record.get(partition).copied());
         if group != state {
@@ -242,22 +249,68 @@ fn agree(
             .hint("offsets were moved by hand: put them back, or start over with \"tidemill reset\", or recompute with \"tidemill backfill\""));
         }
     }
-    Ok(None)
+    for (partition, offset) in committed {
+        let commit = progress::commit_of(partition, offset)?;
+        if commit != record.number {
+            return Err(Error::config(format!(
+                "{partition}: group \"{}\" stands at commit {commit} of task {id}, the state of pipeline \"{pipeline}\" at commit {}",
+                plan.names.group(),
+                record.number
+            ))
+            .hint("offsets were moved by hand or a changelog was cut off: start over with \"tidemill reset\""));
+        }
+    }
+    if plan.sub(id.sub).inboxes.is_empty() {
+        return Ok(None);
+    }
+    Ok(Some(recorded_state(plan, id, record, Some(committed))))
+}
+
+fn positions(record: &CommitRecord) -> OffsetVector {
+    record.positions.iter().map(|(topic, partition, next)| (topic.partition(partition.0), *next)).collect()
+}
+
+/// The state that a commit record tells.
+fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Option<&CommittedOffsets>) -> TaskState {
+    let positions = positions(record);
+    let mut budgets = progress::budgets(&record.extra);
+    let mut senders = progress::senders(&record.extra);
+    let watermarks: BTreeMap<TopicPartition, Watermark> =
+        record.watermarks.iter().map(|(topic, partition, w)| (topic.partition(partition.0), *w)).collect();
+    let mut state = TaskState::default();
+    for input in plan.inputs(id) {
+        let partition = input.partition;
+        let position = positions.get(&partition).copied().unwrap_or(NextOffset(0));
+        match input.reads {
+            Reads::Source(_) => {
+                let watermark = watermarks.get(&partition).copied().unwrap_or(Watermark::MIN);
+                let budget = budgets.remove(&partition).unwrap_or_default();
+                state.feeds.insert(partition, FeedState { position, watermark, budget, idle: false });
+            }
+            Reads::Exchange(node) => {
+                let of_start = || InboxState::start(plan.tasks(plan.sub_of(node))).senders;
+                let senders = senders.remove(&partition).unwrap_or_else(of_start);
+                state.inboxes.insert(partition, InboxState { position, senders });
+            }
+        }
+    }
+    debug_assert!(committed.is_none_or(|c| state.positions().all(|(p, at)| c.get(p).is_none_or(|c| c.next == at))));
+    state
 }
 
 /// A position outside the log is never mended by a reset policy.
-fn check_bounds(log: &dyn Log, states: &BTreeMap<TopicPartition, FeedState>) -> Result<()> {
-    let partitions: Vec<TopicPartition> = states.keys().cloned().collect();
+fn check_bounds(log: &dyn Log, state: &TaskState) -> Result<()> {
+    let partitions: Vec<TopicPartition> = state.positions().map(|(partition, _)| partition.clone()).collect();
     let starts = log.start_offsets(&partitions)?;
     let ends = log.end_offsets(&partitions, Isolation::Uncommitted)?;
-    for (partition, state) in states {
+    for (partition, position) in state.positions() {
         let (start, end) = (starts[partition], ends[partition]);
-        if state.position < start {
-            return Err(Error::config(format!("{partition}: offset {} is below the log start {start}", state.position))
+        if position < start {
+            return Err(Error::config(format!("{partition}: offset {position} is below the log start {start}"))
                 .hint("the records in between are gone: start over with \"tidemill reset\", or give a later --from"));
         }
-        if state.position > end {
-            return Err(Error::config(format!("{partition}: offset {} is above the end {end}", state.position))
+        if position > end {
+            return Err(Error::config(format!("{partition}: offset {position} is above the end {end}"))
                 .hint("the topic was deleted and created again, or it is another cluster: start over with \"tidemill reset\""));
         }
     }

@@ -13,20 +13,17 @@ use crate::contract::Registry;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
 use crate::metric;
-use crate::record::{Chunk, NextOffset, OffsetVector, TopicPartition};
+use crate::record::{Chunk, NextOffset, OffsetVector, Topic, TopicPartition};
 use crate::store::checkpoint::Checkpoints;
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
-use crate::task::graph::{Plan, Prepared, Task};
+use crate::task::decision::{self, Decision};
+use crate::task::ends::Ends;
+use crate::task::graph::{Prepared, Task};
+use crate::task::idle::{self, Quiet, Stand};
+use crate::task::plan::{Plan, TaskId};
+use crate::task::progress;
 use crate::task::restore::{self, Sources};
 use crate::watermark::Watermark;
-
-/// A recorded raise: rows of the partition at or after `at` see at least `to`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Decision {
-    pub partition: TopicPartition,
-    pub at: NextOffset,
-    pub to: Watermark,
-}
 
 /// How outputs are delivered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,7 +44,10 @@ pub struct Run {
     pub finish: bool,
     pub cadence: Cadence,
     pub delivery: Delivery,
+    /// Recorded, to be followed.
     pub decisions: Vec<Decision>,
+    /// Quiet for so long a source partition no longer holds back the others; `None`: no such decision is made, recorded ones are followed.
+    pub idle_after: Option<Duration>,
     /// The random part of the transactional id, kept in the state directory.
     pub instance: String,
     /// Static membership (KIP-345): a process that was killed and comes back with its state directory has its partitions at once,
@@ -109,38 +109,56 @@ pub struct Worker {
     consumer: Option<Box<dyn Consumer>>,
     producer: Box<dyn Producer>,
     checkpoints: Option<Checkpoints>,
-    tasks: BTreeMap<i32, Task>,
-    finished: BTreeSet<i32>,
+    tasks: BTreeMap<TaskId, Task>,
+    /// Of a bounded run.
+    ends: Option<Ends>,
+    /// Tasks that were told that nothing more will come.
+    finished: BTreeSet<TaskId>,
     parked: BTreeMap<TopicPartition, Parked>,
     /// Polled and not yet taken, of the epoch that it was polled in: what interrupts a round must not lose the rest of a poll.
     polled: (u64, VecDeque<Chunk>),
     actions: VecDeque<Action>,
     intended: CommittedOffsets,
+    /// Made since the last commit, to be recorded with the next.
+    decided: Vec<Decision>,
+    quiet: Quiet,
+    looked_at: Option<Instant>,
     /// Changelog positions at the start of each task's snapshot round.
-    rounds: BTreeMap<i32, OffsetVector>,
+    rounds: BTreeMap<TaskId, OffsetVector>,
     /// Counts restores: chunks polled before one are stale after it.
     epoch: u64,
     began: Instant,
     checkpointed_at: Instant,
     asked_ends_at: Option<Instant>,
+    /// What the caller gives a step.
+    patience: Duration,
     away_since: Option<Instant>,
     pub progress: Arc<Mutex<Progress>>,
 }
 
 const AWAY_RETRY: Duration = Duration::from_millis(500);
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+/// How often it is looked for quiet partitions.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often the group's offsets are asked for near the end of a bounded run.
+const ENDS_EVERY: Duration = Duration::from_millis(20);
 
 impl Worker {
     /// Opens the producer (fencing a former one of this instance) and joins the group.
     pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, run: Run) -> Result<Worker> {
         let checkpoints = match &run.state {
-            Some(dir) if run.plan.stateful_nodes().next().is_some() => Some(Checkpoints::open(dir)?),
+            Some(dir) if run.plan.has_state() => Some(Checkpoints::open(dir)?),
             _ => None,
         };
         let producer = log.producer(&producer_settings(&run))?;
         let consumer = join(log.as_ref(), &run)?;
+        let ends = run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish)).transpose()?;
+        let of_lead =
+            |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
+        let leads = run.plan.leads().iter().filter_map(of_lead).collect();
         Ok(Worker {
-            core: Core::new(run.cadence),
+            core: Core::new(run.cadence, leads),
+            ends,
             log,
             registry,
             run,
@@ -153,11 +171,15 @@ impl Worker {
             polled: (0, VecDeque::new()),
             actions: VecDeque::new(),
             intended: CommittedOffsets::new(),
+            decided: Vec::new(),
+            quiet: Quiet::default(),
+            looked_at: None,
             rounds: BTreeMap::new(),
             epoch: 0,
             began: Instant::now(),
             checkpointed_at: Instant::now(),
             asked_ends_at: None,
+            patience: Duration::ZERO,
             away_since: None,
             progress: Arc::default(),
         })
@@ -198,13 +220,14 @@ impl Worker {
         Ok(if self.core.commits > commits { Step::Committed } else { step })
     }
 
-    /// Makes a decision now: it is followed from here on, and again after a restore.
+    /// Makes a decision now: it is recorded with the next commit, and followed from here on.
     pub fn decide(&mut self, decision: Decision) -> Result<()> {
-        if let Some(task) = self.tasks.get_mut(&decision.partition.partition.0) {
-            task.raise(&decision.partition, decision.at, decision.to)?;
+        let task = self.run.plan.task_of(&decision.partition);
+        if let Some(task) = task.and_then(|task| self.tasks.get_mut(&task)) {
+            task.follow([&decision])?;
             self.event(Event::Processed { records: 0, bytes: 0 });
         }
-        self.run.decisions.push(decision);
+        self.decided.push(decision);
         self.perform()
     }
 
@@ -253,6 +276,7 @@ impl Worker {
             return Ok(Step::Left);
         }
         self.retry_parked()?;
+        self.patience = wait;
         let wait = self.core.due_in_ms(self.now_ms()).map_or(wait, |due| wait.min(Duration::from_millis(due)));
         self.take_polled()?;
         let consumer = match &mut self.consumer {
@@ -281,7 +305,8 @@ impl Worker {
             }
         };
         self.perform()?;
-        self.check_end()?;
+        self.raise_quiet()?;
+        self.check_end(step)?;
         self.event(Event::Tick);
         self.perform()?;
         Ok(step)
@@ -310,11 +335,12 @@ impl Worker {
 
     /// One chunk through its task, up to the end of the range.
     fn take(&mut self, chunk: Chunk) -> Result<()> {
-        let Some(task) = self.tasks.get_mut(&chunk.partition.partition.0) else { return Ok(()) };
-        let chunk = match self.run.end.as_ref().and_then(|end| end.get(&chunk.partition)) {
-            Some(end) if chunk.next > *end => {
+        let task = self.run.plan.task_of(&chunk.partition);
+        let Some(task) = task.and_then(|task| self.tasks.get_mut(&task)) else { return Ok(()) };
+        let chunk = match self.ends.as_ref().and_then(|ends| ends.get(&chunk.partition)) {
+            Some(end) if chunk.next > end => {
                 let rows = chunk.offsets.partition_point(|offset| offset.0 < end.0);
-                Chunk { next: *end, ..chunk.slice(0, rows) }
+                Chunk { next: end, ..chunk.slice(0, rows) }
             }
             _ => chunk,
         };
@@ -361,48 +387,69 @@ impl Worker {
         Ok(())
     }
 
-    /// Whether every partition held has reached its end.
-    fn check_end(&mut self) -> Result<()> {
-        let Some(end) = self.run.end.clone() else { return Ok(()) };
+    /// A bounded run ends when all that it reads is at its end. Tasks behind a shuffle learn theirs when those before it have committed.
+    fn check_end(&mut self, step: Step) -> Result<()> {
+        let Some(ends) = &self.ends else { return Ok(()) };
         if self.core.has_left() || self.core.is_restoring() || !self.parked.is_empty() {
             return Ok(());
         }
-        if self.tasks.is_empty() {
-            return self.check_others_end(&end);
-        }
-        let behind = |task: &Task| task.positions().iter().any(|(partition, at)| end.get(partition).is_some_and(|end| at < end));
-        if self.tasks.values().any(behind) {
+        if !self.tasks.values().all(|task| ends.sources_reached(task)) {
             return Ok(());
         }
+        let has_exchanges = ends.has_exchanges();
+        self.finish()?;
+        if self.holds_all() && !has_exchanges {
+            return self.ended();
+        }
+        // Others wait for what is open here; while rows still come it may grow.
+        if step == Step::Idle {
+            self.event(Event::Due);
+            self.perform()?;
+        }
+        self.look_for_ends()
+    }
+
+    /// Declares that nothing more will come, where the run does.
+    fn finish(&mut self) -> Result<()> {
         if self.run.finish {
-            for (number, task) in &mut self.tasks {
-                if self.finished.insert(*number) {
+            for (id, task) in &mut self.tasks {
+                if self.finished.insert(*id) {
                     task.finish()?;
                 }
             }
         }
         if self.tasks.values().any(Task::is_dirty) && !self.core.is_open() {
             self.event(Event::Processed { records: 0, bytes: 0 });
+            self.perform()?;
         }
+        Ok(())
+    }
+
+    fn ended(&mut self) -> Result<()> {
         self.event(Event::Ended);
         self.perform()
     }
 
-    /// A member without tasks ends when the others have committed the whole range.
-    fn check_others_end(&mut self, end: &OffsetVector) -> Result<()> {
-        if self.asked_ends_at.is_some_and(|at| at.elapsed() < Duration::from_secs(1)) {
+    fn holds_all(&self) -> bool {
+        let plan = &self.run.plan;
+        let all: usize = (0..plan.subs().count()).map(|sub| plan.tasks(sub) as usize).sum();
+        self.tasks.len() == all
+    }
+
+    /// What the group has committed says where repartition topics end, and whether other members are done.
+    fn look_for_ends(&mut self) -> Result<()> {
+        if self.core.has_left() || self.asked_ends_at.is_some_and(|at| at.elapsed() < ENDS_EVERY.min(self.patience)) {
             return Ok(());
         }
         self.asked_ends_at = Some(Instant::now());
-        let partitions: Vec<TopicPartition> = end.keys().cloned().collect();
-        let committed = self.log.committed(&self.run.plan.names.group(), &partitions)?;
-        let done = |(partition, end): (&TopicPartition, &NextOffset)| {
-            let start = self.run.start.get(partition).copied().unwrap_or(NextOffset(0));
-            committed.get(partition).map_or(start, |c| c.next) >= *end
-        };
-        // With a final flush outstanding only the owner knows; then this member stays until it is told to stop.
-        if end.iter().all(done) && !self.run.finish {
-            self.event(Event::Ended);
+        let (all, group) = (self.holds_all(), self.run.plan.names.group());
+        let Some(ends) = &mut self.ends else { return Ok(()) };
+        ends.find(self.log.as_ref(), &group, &self.run.start)?;
+        if !self.tasks.values().all(|task| ends.reached(task)) {
+            return Ok(());
+        }
+        if all || (!self.core.is_open() && ends.all_committed(self.log.as_ref(), &group, &self.run.start)?) {
+            return self.ended();
         }
         Ok(())
     }
@@ -422,7 +469,7 @@ impl Worker {
 
     fn act(&mut self, action: &Action) -> Result<()> {
         match action {
-            Action::Restore(number) => self.restore(*number),
+            Action::Restore(task) => self.restore(*task),
             Action::Begin => match self.producer.begin() {
                 Err(error) if error.kind != Kind::Away => {
                     self.commit_failed(error);
@@ -447,8 +494,8 @@ impl Worker {
             }
             Action::Ask => self.ask(),
             Action::GoBack => self.go_back(),
-            Action::Drop(number) => {
-                self.forget(*number);
+            Action::Drop(task) => {
+                self.forget(*task);
                 Ok(())
             }
             Action::Release(partitions) => match &mut self.consumer {
@@ -460,28 +507,26 @@ impl Worker {
         }
     }
 
-    fn restore(&mut self, number: i32) -> Result<()> {
+    fn restore(&mut self, id: TaskId) -> Result<()> {
         lock(&self.progress).restoring = true;
         self.epoch += 1;
         let sources = Sources { log: self.log.as_ref(), checkpoints: self.checkpoints.as_ref(), start: &self.run.start };
-        let (mut task, restored) = restore::restore(&self.run.plan, number, &sources)?;
+        let (mut task, restored) = restore::restore(&self.run.plan, id, &sources)?;
         if restored.rows + restored.from_checkpoint > 0 {
             let (rows, checkpoint, ms) = (restored.rows, restored.from_checkpoint, restored.elapsed.as_millis() as u64);
-            tracing::info!(pipeline = self.run.plan.names.pipeline, task = number, rows, checkpoint, ms, "restored");
+            tracing::info!(pipeline = self.run.plan.names.pipeline, task = %id, rows, checkpoint, ms, "restored");
             metrics::counter!(metric::RESTORED_ROWS, "pipeline" => self.run.plan.names.pipeline.clone()).increment(rows);
         }
-        let decisions = self.run.decisions.iter().filter(|d| d.partition.partition.0 == number);
-        for decision in decisions {
-            task.raise(&decision.partition, decision.at, decision.to)?;
-        }
-        self.begin_round(number)?;
+        task.follow(self.run.decisions.iter().filter(|d| self.run.plan.task_of(&d.partition) == Some(id)))?;
+        self.quiet.forget();
+        self.begin_round(id)?;
         if let Some(consumer) = &mut self.consumer {
             consumer.start(&task.positions())?;
         }
         let dirty = task.is_dirty();
-        self.finished.remove(&number);
-        self.tasks.insert(number, task);
-        self.event(Event::Restored(number));
+        self.finished.remove(&id);
+        self.tasks.insert(id, task);
+        self.event(Event::Restored(id));
         if dirty {
             self.event(Event::Processed { records: 0, bytes: 0 });
         }
@@ -490,13 +535,13 @@ impl Worker {
     }
 
     /// Notes where the changelogs of a task stand as its snapshot round begins.
-    fn begin_round(&mut self, number: i32) -> Result<()> {
+    fn begin_round(&mut self, task: TaskId) -> Result<()> {
         let plan = &self.run.plan;
-        let changelogs = plan.stateful_nodes().map(|(_, id)| Ok(plan.names.changelog(id)?.partition(number)));
+        let changelogs = plan.stateful_nodes(task.sub).map(|(_, id)| Ok(plan.names.changelog(id)?.partition(task.number)));
         let changelogs = changelogs.collect::<Result<Vec<_>>>()?;
         if !changelogs.is_empty() {
             let ends = self.log.end_offsets(&changelogs, Isolation::Uncommitted)?;
-            self.rounds.insert(number, ends);
+            self.rounds.insert(task, ends);
         }
         Ok(())
     }
@@ -511,6 +556,9 @@ impl Worker {
                 sent = sent.and_then(|()| self.producer.send(topic, records));
             }
             offsets.extend(of_task);
+        }
+        if !self.decided.is_empty() {
+            sent = sent.and_then(|()| self.producer.send(&self.run.plan.names.decisions(), &decision::encode(&self.decided)));
         }
         self.intended = offsets;
         let group = self.run.plan.names.group();
@@ -536,16 +584,17 @@ impl Worker {
     }
 
     fn keep(&mut self) -> Result<()> {
+        self.run.decisions.append(&mut self.decided);
         let mut wrapped = Vec::new();
-        for (number, task) in &mut self.tasks {
+        for (id, task) in &mut self.tasks {
             if task.keep() {
-                wrapped.push(*number);
+                wrapped.push(*id);
             }
         }
         self.count();
         self.show();
-        for number in wrapped {
-            self.trim(number)?;
+        for task in wrapped {
+            self.trim(task)?;
         }
         if self.checkpointed_at.elapsed() >= self.run.checkpoint_interval {
             self.checkpoint()?;
@@ -554,30 +603,30 @@ impl Worker {
     }
 
     /// Every live row has been written again since the round began: what lies below may go.
-    fn trim(&mut self, number: i32) -> Result<()> {
-        if let Some(below) = self.rounds.get(&number)
+    fn trim(&mut self, task: TaskId) -> Result<()> {
+        if let Some(below) = self.rounds.get(&task)
             && let Err(error) = self.log.delete_records(below)
         {
-            tracing::warn!(pipeline = self.name(), task = number, %error, "the changelog could not be trimmed; it is tried again next round");
+            tracing::warn!(pipeline = self.name(), %task, %error, "the changelog could not be trimmed; it is tried again next round");
         }
-        self.begin_round(number)
+        self.begin_round(task)
     }
 
     /// The local copy of all stores, as of the last commit.
     fn checkpoint(&mut self) -> Result<()> {
         self.checkpointed_at = Instant::now();
         let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
-        for (number, task) in &mut self.tasks {
+        for (of, task) in &mut self.tasks {
             if task.is_dirty() {
                 continue;
             }
             let plan = self.run.plan.clone();
-            for (_, id) in plan.stateful_nodes() {
-                let partition = plan.names.changelog(id)?.partition(*number);
+            for (_, id) in plan.stateful_nodes(of.sub) {
+                let partition = plan.names.changelog(id)?.partition(of.number);
                 let end = self.log.end_offsets(std::slice::from_ref(&partition), Isolation::Uncommitted)?[&partition];
                 let record = task.last_commit_record(id);
                 let (_, store) = task.stores().find(|(store, _)| *store == id).expect("the plan's stateful nodes have stores");
-                checkpoints.save(&number.to_string(), id, &record, end, &store.image(8_192)?)?;
+                checkpoints.save(&of.to_string(), id, &record, end, &store.image(8_192)?)?;
             }
         }
         Ok(())
@@ -602,21 +651,24 @@ impl Worker {
 
     /// Every task is built anew from its last commit.
     fn go_back(&mut self) -> Result<()> {
-        let numbers: Vec<i32> = self.tasks.keys().copied().collect();
-        for number in &numbers {
-            self.forget(*number);
+        self.decided.clear();
+        let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
+        for task in &tasks {
+            self.forget(*task);
         }
-        for number in numbers.into_iter().rev() {
-            self.actions.push_front(Action::Restore(number));
+        for task in tasks.into_iter().rev() {
+            self.actions.push_front(Action::Restore(task));
         }
         Ok(())
     }
 
-    fn forget(&mut self, number: i32) {
-        self.tasks.remove(&number);
-        self.finished.remove(&number);
-        self.rounds.remove(&number);
-        let waiting: Vec<TopicPartition> = self.parked.keys().filter(|p| p.partition.0 == number).cloned().collect();
+    fn forget(&mut self, task: TaskId) {
+        self.tasks.remove(&task);
+        self.finished.remove(&task);
+        self.rounds.remove(&task);
+        let plan = self.run.plan.clone();
+        let of_task = |partition: &TopicPartition| plan.task_of(partition) == Some(task);
+        let waiting: Vec<TopicPartition> = self.parked.keys().filter(|p| of_task(p)).cloned().collect();
         for partition in &waiting {
             self.parked.remove(partition);
         }
@@ -627,8 +679,8 @@ impl Worker {
             tracing::debug!(%error, "a partition that waited is gone");
         }
         let mut progress = lock(&self.progress);
-        progress.positions.retain(|partition, _| partition.partition.0 != number);
-        progress.watermarks.retain(|partition, _| partition.partition.0 != number);
+        progress.positions.retain(|partition, _| !of_task(partition));
+        progress.watermarks.retain(|partition, _| !of_task(partition));
     }
 
     fn leave(&mut self) -> Result<()> {
@@ -655,7 +707,62 @@ impl Worker {
         }
     }
 
+    /// The watermark of a partition that has been quiet for long enough goes to where those that move are.
+    fn raise_quiet(&mut self) -> Result<()> {
+        let Some(idle_after) = self.run.idle_after else { return Ok(()) };
+        let every = LOOK_EVERY.min(idle_after);
+        if self.core.has_left() || self.core.is_restoring() || self.looked_at.is_some_and(|at| at.elapsed() < every) {
+            return Ok(());
+        }
+        self.looked_at = Some(Instant::now());
+        let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
+        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p.clone()).collect();
+        let ends = self.log.end_offsets(&timed, Isolation::Uncommitted)?;
+        let now = self.now_ms();
+        for partition in &timed {
+            let quiet_ms = self.quiet.look(partition, positions[partition], ends[partition], now);
+            let idle =
+                quiet_ms.is_some_and(|ms| u128::from(ms) >= idle_after.as_millis()) && !self.parked.contains_key(partition);
+            if let Some(task) = self.run.plan.task_of(partition).and_then(|task| self.tasks.get_mut(&task)) {
+                task.set_idle(partition, idle);
+            }
+        }
+        let own: BTreeMap<TopicPartition, Stand> =
+            self.tasks.values().flat_map(Task::stands).map(|(p, stand)| (p.clone(), stand)).collect();
+        if !own.values().any(|stand| stand.idle) {
+            return Ok(());
+        }
+        let others = if self.holds_all() { BTreeMap::new() } else { self.stands_of_others()? };
+        for (partition, to) in idle::raises(&own, &others) {
+            let at = positions[&partition];
+            tracing::info!(pipeline = self.name(), %partition, offset = at.0, %to, "idle: its watermark is raised");
+            metrics::counter!(metric::IDLE_RAISES, "pipeline" => self.name().to_string()).increment(1);
+            self.decide(Decision { partition, at, to })?;
+        }
+        if self.tasks.values().any(Task::is_dirty) && !self.core.is_open() {
+            self.event(Event::Processed { records: 0, bytes: 0 });
+            self.perform()?;
+        }
+        Ok(())
+    }
+
+    /// All source partitions with event time, as of the group's last commits.
+    fn stands_of_others(&self) -> Result<BTreeMap<TopicPartition, Stand>> {
+        let plan = &self.run.plan;
+        let timed: BTreeSet<&Topic> =
+            plan.topology.sources.iter().filter(|s| s.ingest.has_watermark()).map(|s| &s.topic).collect();
+        let partitions: Vec<TopicPartition> = plan.source_partitions().filter(|p| timed.contains(&p.topic)).collect();
+        let committed = self.log.committed(&plan.names.group(), &partitions)?;
+        let stand = |partition: TopicPartition| {
+            let state = committed.get(&partition).and_then(|c| progress::from_committed(&partition, c).ok());
+            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.watermark, state.idle));
+            (partition, Stand { watermark, idle })
+        };
+        Ok(partitions.into_iter().map(stand).collect())
+    }
+
     fn note_away(&mut self, error: &Error) {
+        self.quiet.forget();
         if self.away_since.is_none() {
             self.away_since = Some(Instant::now());
             tracing::warn!(pipeline = self.name(), %error, "away: it is tried again until it answers");
@@ -710,10 +817,9 @@ impl Worker {
 }
 
 fn join(log: &dyn Log, run: &Run) -> Result<Box<dyn Consumer>> {
-    let topics: BTreeSet<_> = run.plan.topology.sources.iter().map(|source| source.topic.clone()).collect();
     log.consumer(&ConsumerSettings {
         group: run.plan.names.group(),
-        topics: topics.into_iter().collect(),
+        topics: run.plan.leads(),
         instance_id: run.static_member.then(|| run.instance.clone()),
     })
 }

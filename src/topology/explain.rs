@@ -44,8 +44,21 @@ fn write_all(out: &mut String, topology: &Topology) -> std::fmt::Result {
             }
         }
     }
-    writeln!(out, "repartitions: none")?;
+    write_repartitions(out, topology)?;
     topology.sinks.iter().try_for_each(|sink| write_sink(out, sink))
+}
+
+fn write_repartitions(out: &mut String, topology: &Topology) -> std::fmt::Result {
+    let exchanges: Vec<usize> = topology.exchanges().collect();
+    if exchanges.is_empty() {
+        return writeln!(out, "repartitions: none");
+    }
+    writeln!(out, "repartitions")?;
+    for node in exchanges.into_iter().map(|node| &topology.nodes[node]) {
+        let Operation::Exchange(spec) = &node.operation else { continue };
+        writeln!(out, "  {} (topic ....{}.repartition): {}", node.id, node.id, spec.reason)?;
+    }
+    Ok(())
 }
 
 fn write_source(out: &mut String, source: &Source) -> std::fmt::Result {
@@ -149,6 +162,10 @@ fn describe(topology: &Topology, node: &Node) -> String {
         Operation::Consolidate(spec) => {
             let keys: Vec<&str> = spec.key_columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
             format!("last row per {} and commit", keys.join(", "))
+        }
+        Operation::Exchange(spec) => {
+            let keys: Vec<String> = spec.keys.iter().map(ToString::to_string).collect();
+            format!("shuffle by {}", if keys.is_empty() { "nothing: all rows meet in one task".into() } else { keys.join(", ") })
         }
         Operation::Sink(index) => format!("sink {}", topology.sinks[*index].name),
     }

@@ -36,6 +36,8 @@ mod sink;
 /// CREATE STREAM.
 mod source;
 mod stopgap;
+/// The parts between shuffles.
+mod sub;
 /// SQL types.
 mod types;
 /// TUMBLE and HOP.
@@ -56,6 +58,7 @@ use crate::error::{BadClass, Result};
 use crate::operator::aggregate::AggregateSpec;
 use crate::operator::assign::AssignSpec;
 use crate::operator::consolidate::ConsolidateSpec;
+use crate::operator::exchange::ExchangeSpec;
 use crate::operator::filter::FilterSpec;
 use crate::operator::ingest::{IngestSpec, OnViolation};
 use crate::operator::project::ProjectSpec;
@@ -63,6 +66,7 @@ use crate::record::Topic;
 
 pub use explain::{explain, explain_json};
 pub use fingerprint::{fingerprint, statement_diff};
+pub use sub::SubTopology;
 
 /// A pipeline as written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,6 +128,18 @@ pub struct Topology {
     pub statements: Vec<Statement>,
     /// Anything that a run can't repeat (`SET 'nondeterministic'`): marks the generation.
     pub nondeterministic: bool,
+}
+
+impl Topology {
+    /// The parts between shuffles, each of which runs in tasks of its own.
+    pub fn sub_topologies(&self) -> Vec<SubTopology> {
+        sub::sub_topologies(&self.nodes, &self.sources)
+    }
+
+    /// The nodes that are shuffles.
+    pub fn exchanges(&self) -> impl Iterator<Item = usize> {
+        sub::exchanges(&self.nodes)
+    }
 }
 
 /// One statement of the file.
@@ -223,6 +239,8 @@ pub enum Operation {
     Union,
     Aggregate(AggregateSpec),
     Consolidate(ConsolidateSpec),
+    /// A shuffle: rows go through a repartition topic, which is named after the node. The nodes that it feeds run in another task.
+    Exchange(ExchangeSpec),
     /// Index into `sinks`. Its input has the sink's schema.
     Sink(usize),
 }
@@ -238,6 +256,7 @@ impl Operation {
             Operation::Union => "union",
             Operation::Aggregate(_) => "aggregate",
             Operation::Consolidate(_) => "consolidate",
+            Operation::Exchange(_) => "exchange",
             Operation::Sink(_) => "sink",
         }
     }

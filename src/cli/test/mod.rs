@@ -2,6 +2,7 @@
 
 pub mod case;
 pub mod compare;
+mod crew;
 pub mod modes;
 pub mod world;
 
@@ -129,7 +130,7 @@ fn report(verdict: &Verdict) {
     match &verdict.failure {
         None => println!("ok      {} {} ({} interleavings)", verdict.case, verdict.mode, verdict.runs),
         Some((seed, differences)) => {
-            println!("FAILED  {} {} (seed {seed})", verdict.case, verdict.mode);
+            println!("FAILED  {} {} (seed {seed}, {} workers)", verdict.case, verdict.mode, modes::workers(*seed));
             differences.iter().take(12).for_each(|line| println!("          {line}"));
             if differences.len() > 12 {
                 println!("          ... and {} more", differences.len() - 12);

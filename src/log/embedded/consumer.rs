@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::error::{Error, Result};
 use crate::log::{Consumer, ConsumerSettings, GroupMetadata, Isolation, Polled};
-use crate::record::{OffsetVector, Topic, TopicPartition};
+use crate::record::{OffsetVector, TopicPartition};
 
 use super::group::{Event, MemberId, Membership};
 use super::state::{State, fenced};
@@ -31,7 +31,7 @@ impl Member {
     pub fn join(shared: Arc<Shared>, settings: &ConsumerSettings) -> Result<Member> {
         let membership = shared.change(|state| {
             state.reachable()?;
-            match settings.topics.iter().find(|topic| !state.topics.contains_key(*topic)) {
+            match settings.topics.keys().find(|topic| !state.topics.contains_key(*topic)) {
                 Some(topic) => Err(super::unknown(topic)),
                 None => Ok(join(state, settings)),
             }
@@ -75,7 +75,8 @@ impl Member {
                 return Ok(Some(Polled::Assigned(partitions)));
             }
             Some(Event::Revoked(partitions)) => {
-                self.positions.retain(|partition, _| !partitions.contains(partition));
+                let settings = &self.settings;
+                self.positions.retain(|partition, _| !settings.lead_of(partition).is_some_and(|lead| partitions.contains(&lead)));
                 return Ok(Some(Polled::Revoked(partitions)));
             }
             None => {}
@@ -101,21 +102,16 @@ impl Member {
     }
 
     fn known(&self, partition: &TopicPartition) -> Result<()> {
-        if self.assigned.contains(partition) || self.follows(&partition.topic) {
+        if self.settings.lead_of(partition).is_some_and(|lead| self.assigned.contains(&lead)) {
             return Ok(());
         }
         Err(Error::failed(format!("{partition}: is not assigned to this member of group \"{}\"", self.settings.group)))
-    }
-
-    /// Partitions of topics that the group does not share out follow their partners by the caller's decision.
-    fn follows(&self, topic: &Topic) -> bool {
-        !self.settings.topics.contains(topic)
     }
 }
 
 fn join(state: &mut State, settings: &ConsumerSettings) -> Membership {
     let member = state.new_member();
-    let (topics, instance_id) = (settings.topics.clone(), settings.instance_id.clone());
+    let (topics, instance_id) = (settings.topics.keys().cloned().collect(), settings.instance_id.clone());
     let generation = state.with_group(&settings.group, |group, counts| {
         group.join(member, topics, instance_id, counts);
         group.member(member).map_or(0, |member| member.generation)
@@ -154,11 +150,11 @@ impl Consumer for Member {
     }
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<()> {
-        for partition in partitions {
-            self.assigned.remove(partition);
-            self.positions.remove(partition);
-            self.paused.remove(partition);
-        }
+        let settings = &self.settings;
+        let goes = |partition: &TopicPartition| settings.lead_of(partition).is_some_and(|lead| partitions.contains(&lead));
+        self.assigned.retain(|partition| !partitions.contains(partition));
+        self.positions.retain(|partition, _| !goes(partition));
+        self.paused.retain(|partition| !goes(partition));
         if let Some(id) = self.id {
             let group = &self.settings.group;
             self.shared.change(|state| state.with_group(group, |group, _| group.release(id, partitions)));

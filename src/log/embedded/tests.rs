@@ -29,7 +29,8 @@ impl World {
     }
 
     fn member(&self) -> Box<dyn Consumer> {
-        let settings = ConsumerSettings { group: "g".to_owned(), topics: vec![self.topic.clone()], instance_id: None };
+        let settings =
+            ConsumerSettings { group: "g".to_owned(), topics: [(self.topic.clone(), Vec::new())].into(), instance_id: None };
         self.log.consumer(&settings).unwrap()
     }
 

@@ -122,7 +122,7 @@ unsafe extern "C" fn on_rebalance(
             // SAFETY: as above.
             let lost = unsafe { rk::rd_kafka_assignment_lost(client) } != 0;
             if lost || shared.closing.load(Ordering::Relaxed) {
-                unassign(client, |partition| with_followers(&partitions, partition));
+                unassign(client, |partition| shared.member.get().is_none_or(|member| goes_with(member, &partitions, partition)));
             }
             if lost { Rebalance::Lost(partitions) } else { Rebalance::Revoked(partitions) }
         }
@@ -135,9 +135,9 @@ unsafe extern "C" fn on_rebalance(
     shared.rebalances.lock().unwrap_or_else(PoisonError::into_inner).push_back(event);
 }
 
-/// Partitions of topics that the group does not share out follow those of the same number.
-fn with_followers(lost: &[TopicPartition], partition: &TopicPartition) -> bool {
-    lost.iter().any(|lost| lost.partition == partition.partition)
+/// Whether a partition is among the given ones of leads, or follows one of them.
+fn goes_with(member: &ConsumerSettings, leads: &[TopicPartition], partition: &TopicPartition) -> bool {
+    member.lead_of(partition).is_some_and(|lead| leads.contains(&lead))
 }
 
 fn assign(client: *mut rk::rd_kafka_t, list: &Partitions) {
@@ -169,7 +169,7 @@ fn unassign(client: *mut rk::rd_kafka_t, which: impl Fn(&TopicPartition) -> bool
 
 impl GroupMember {
     pub fn join(log: &KafkaLog, settings: &ConsumerSettings) -> Result<GroupMember> {
-        for topic in &settings.topics {
+        for topic in settings.topics.keys() {
             if log.describe(std::slice::from_ref(topic))?.is_empty() {
                 return Err(Error::config(format!("topic \"{topic}\" does not exist")));
             }
@@ -189,7 +189,8 @@ impl GroupMember {
         }
         let client = log.consumer_client(&settings.group, &fixed, |conf| conf.on_rebalance(on_rebalance))?;
         let topics = Partitions::new();
-        settings.topics.iter().for_each(|topic| topics.add_topic(topic));
+        settings.topics.keys().for_each(|topic| topics.add_topic(topic));
+        client.shared().member.set(settings.clone()).expect("the client is this member's alone");
         // SAFETY: client and list live.
         Failure::check_code(unsafe { rk::rd_kafka_subscribe(client.rk, topics.0) })
             .map_err(|failure| failure.error(format!("group \"{}\"", settings.group)))?;
@@ -227,13 +228,14 @@ impl GroupMember {
                 }
                 Rebalance::Revoked(partitions) if partitions.is_empty() => unassign(self.fetch.client.rk, |_| false),
                 Rebalance::Revoked(partitions) => {
-                    self.fetch.stop(&partitions);
+                    self.fetch.stop(&self.going(&partitions));
                     self.revoked.extend(partitions.iter().cloned());
                     return Some(Polled::Revoked(partitions));
                 }
                 Rebalance::Lost(mut partitions) => {
-                    let followers: Vec<_> = self.fetch.partitions().filter(|p| with_followers(&partitions, p)).cloned().collect();
-                    partitions.extend(followers.into_iter().filter(|follower| self.follows(follower)));
+                    let followers = self.going(&partitions);
+                    partitions
+                        .extend(followers.into_iter().filter(|follower| !self.settings.topics.contains_key(&follower.topic)));
                     self.forget(&partitions);
                     self.revoked.retain(|partition| !partitions.contains(partition));
                     if !partitions.is_empty() {
@@ -278,15 +280,15 @@ impl GroupMember {
     }
 
     fn known(&self, partition: &TopicPartition) -> Result<()> {
-        if self.assigned.contains(partition) || self.follows(partition) {
+        if self.settings.lead_of(partition).is_some_and(|lead| self.assigned.contains(&lead)) {
             return Ok(());
         }
         Err(Error::failed(format!("{partition}: is not assigned to this member of group \"{}\"", self.settings.group)))
     }
 
-    /// Partitions of topics that the group does not share out follow their partners by the caller's decision.
-    fn follows(&self, partition: &TopicPartition) -> bool {
-        !self.settings.topics.contains(&partition.topic)
+    /// What is fetched of the given partitions of leads and of those that follow them.
+    fn going(&self, leads: &[TopicPartition]) -> Vec<TopicPartition> {
+        self.fetch.partitions().filter(|partition| goes_with(&self.settings, leads, partition)).cloned().collect()
     }
 
     /// Moves partitions that are fetched already. One that is not started yet (a rebalance holds it back) is assigned anew.
@@ -403,7 +405,10 @@ impl Consumer for GroupMember {
 
     fn start(&mut self, from: &OffsetVector) -> Result<()> {
         from.keys().try_for_each(|partition| self.known(partition))?;
-        let gone = |partition: &TopicPartition| self.revoked.contains(partition) || self.released.contains(partition);
+        let gone = |partition: &TopicPartition| {
+            let lead = self.settings.lead_of(partition);
+            lead.is_some_and(|lead| self.revoked.contains(&lead) || self.released.contains(&lead))
+        };
         let from: OffsetVector = from.iter().filter(|(p, _)| !gone(p)).map(|(p, next)| (p.clone(), *next)).collect();
         let (moved, new): (OffsetVector, OffsetVector) = from.clone().into_iter().partition(|(p, _)| self.fetch.has(p));
         if !moved.is_empty() {
@@ -431,8 +436,9 @@ impl Consumer for GroupMember {
 
     fn release(&mut self, partitions: &[TopicPartition]) -> Result<()> {
         self.revoked.retain(|partition| !partitions.contains(partition));
-        self.forget(partitions);
-        self.released.extend(partitions.iter().cloned());
+        let going: Vec<TopicPartition> = self.going(partitions).into_iter().chain(partitions.iter().cloned()).collect();
+        self.forget(&going);
+        self.released.extend(going);
         // One answer for all: after the first the group goes on, whatever is still held.
         if self.revoked.is_empty() {
             let released = std::mem::take(&mut self.released);

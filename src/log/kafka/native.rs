@@ -9,13 +9,14 @@ use std::collections::BTreeMap;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use rdkafka::bindings as rk;
 use rdkafka::types::{RDKafkaErrorCode, RDKafkaRespErr};
 
 use crate::error::{Error, Result};
+use crate::log::ConsumerSettings;
 use crate::record::{Topic, TopicPartition};
 
 use super::consumer::Rebalances;
@@ -27,6 +28,8 @@ const TEXT: usize = 512;
 #[derive(Default)]
 pub(super) struct Shared {
     pub rebalances: Mutex<Rebalances>,
+    /// Of a group's member: says which partitions follow which.
+    pub member: OnceLock<ConsumerSettings>,
     pub closing: AtomicBool,
     /// The client is dropped as if the process had been killed.
     pub abandoned: AtomicBool,

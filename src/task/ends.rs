@@ -1,0 +1,139 @@
+//! Where a bounded run ends: source partitions at their captured ends, repartition topics where their senders ended.
+//!
+//! What a sender has written is complete once the group has committed all source partitions behind it to their ends: then the end of the
+//! repartition topic is taken, once, and never again. Committed offsets are all that the members of the group need to know of one
+//! another; no message says that a task is done.
+//!
+//! Invariant: ends never move.
+
+use std::collections::BTreeSet;
+
+use crate::error::Result;
+use crate::log::{CommittedOffsets, Isolation, Log, partitions_of};
+use crate::record::{NextOffset, OffsetVector, TopicPartition};
+use crate::task::graph::Task;
+use crate::task::plan::Plan;
+use crate::task::progress;
+use crate::topology::Operation;
+use crate::watermark::Watermark;
+
+/// The ends of a run, found one after the other.
+pub struct Ends {
+    known: OffsetVector,
+    /// Inputs before their users.
+    exchanges: Vec<Exchanged>,
+    /// The run declares at its end that nothing more will come: a source partition is done when its watermark says so.
+    finish: bool,
+}
+
+struct Exchanged {
+    node: usize,
+    partitions: Vec<TopicPartition>,
+    /// Source partitions and repartition topics that its rows come from.
+    behind: Vec<TopicPartition>,
+    ended: bool,
+}
+
+impl Ends {
+    pub fn new(plan: &Plan, sources: &OffsetVector, finish: bool) -> Result<Ends> {
+        let mut exchanges: Vec<Exchanged> = Vec::new();
+        for node in plan.topology.exchanges() {
+            let topic = plan.names.repartition(&plan.topology.nodes[node].id)?;
+            let behind = behind(plan, node, &exchanges);
+            exchanges.push(Exchanged {
+                node,
+                partitions: partitions_of(&topic, plan.exchange_partitions()),
+                behind,
+                ended: false,
+            });
+        }
+        Ok(Ends { known: sources.clone(), exchanges, finish })
+    }
+
+    pub fn get(&self, partition: &TopicPartition) -> Option<NextOffset> {
+        self.known.get(partition).copied()
+    }
+
+    /// Whether the task has read its source partitions to their ends.
+    pub fn sources_reached(&self, task: &Task) -> bool {
+        task.source_positions().all(|(partition, at)| self.known.get(&partition).is_none_or(|end| at >= *end))
+    }
+
+    /// Whether the task has read all there is for it.
+    pub fn reached(&self, task: &Task) -> bool {
+        let at_end = |(partition, at): (&TopicPartition, &NextOffset)| self.known.get(partition).is_some_and(|end| at >= end);
+        self.sources_reached(task) && task.inbox_positions().iter().all(at_end)
+    }
+
+    pub fn has_exchanges(&self) -> bool {
+        !self.exchanges.is_empty()
+    }
+
+    /// Takes the ends of repartition topics whose senders have ended.
+    pub fn find(&mut self, log: &dyn Log, group: &str, start: &OffsetVector) -> Result<()> {
+        for at in 0..self.exchanges.len() {
+            if self.exchanges[at].ended {
+                continue;
+            }
+            let committed = log.committed(group, &self.exchanges[at].behind)?;
+            if !self.all_done(&self.exchanges[at].behind, &committed, start) {
+                return Ok(());
+            }
+            // The high watermark: markers of the last transactions may still be on their way (KAFKA-10167).
+            let ends = log.end_offsets(&self.exchanges[at].partitions, Isolation::Uncommitted)?;
+            self.known.extend(ends);
+            self.exchanges[at].ended = true;
+        }
+        Ok(())
+    }
+
+    /// Whether the group has committed everything to its end.
+    pub fn all_committed(&self, log: &dyn Log, group: &str, start: &OffsetVector) -> Result<bool> {
+        if self.exchanges.iter().any(|exchange| !exchange.ended) {
+            return Ok(false);
+        }
+        let all: Vec<TopicPartition> = self.known.keys().cloned().collect();
+        let committed = log.committed(group, &all)?;
+        Ok(self.all_done(&all, &committed, start))
+    }
+
+    fn all_done(&self, partitions: &[TopicPartition], committed: &CommittedOffsets, start: &OffsetVector) -> bool {
+        partitions.iter().all(|partition| {
+            let Some(end) = self.known.get(partition) else { return false };
+            let exchanged = self.exchanges.iter().any(|exchange| exchange.partitions.contains(partition));
+            match committed.get(partition) {
+                Some(committed) if self.finish && !exchanged => {
+                    let declared = progress::from_committed(partition, committed).is_ok_and(|s| s.watermark == Watermark::MAX);
+                    committed.next >= *end && declared
+                }
+                Some(committed) => committed.next >= *end,
+                None => !(self.finish && !exchanged) && start.get(partition).copied().unwrap_or(NextOffset(0)) >= *end,
+            }
+        })
+    }
+}
+
+/// Partitions whose records can become rows of the exchange, up to the exchanges before it.
+fn behind(plan: &Plan, exchange: usize, before: &[Exchanged]) -> Vec<TopicPartition> {
+    let nodes = &plan.topology.nodes;
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut ahead: Vec<usize> = nodes[exchange].inputs.clone();
+    while let Some(node) = ahead.pop() {
+        if !seen.insert(node) {
+            continue;
+        }
+        match &nodes[node].operation {
+            Operation::Source(source) => {
+                let topic = &plan.topology.sources[*source].topic;
+                found.extend(partitions_of(topic, plan.source_partitions[*source]));
+            }
+            Operation::Exchange(_) => {
+                let other = before.iter().find(|other| other.node == node).expect("inputs stand before their users");
+                found.extend(other.partitions.iter().cloned());
+            }
+            _ => ahead.extend(&nodes[node].inputs),
+        }
+    }
+    found.into_iter().collect()
+}

@@ -1,0 +1,67 @@
+//! A quiet partition: the live run raises its watermark and records it; a backfill of the same range follows, and gives the same table.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tidemill::cli::test::case::Case;
+use tidemill::cli::test::world::{Tables, World};
+use tidemill::job::backfill::{self, Output, Request};
+use tidemill::job::bounds::Bound;
+use tidemill::job::live;
+use tidemill::record::Topic;
+use tidemill::task::run::{Run, Step, Worker};
+use tidemill::topology::Options;
+
+/// Two topics whose windows meet: one that is quiet holds back the other's.
+fn case() -> Case {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/union_all_window");
+    Case::open(&dir, &Options::default()).expect("the golden case opens")
+}
+
+fn worker(world: &World, run: Run) -> Worker {
+    Worker::open(Arc::new(world.log.clone()), Arc::new(world.registry.clone()), run).expect("the worker starts")
+}
+
+/// Steps until nothing has happened for as long as quiet partitions need.
+fn settle(worker: &mut Worker) {
+    let mut idle = 0;
+    while idle < 30 {
+        idle = if worker.step(Duration::from_millis(5)).expect("a step") == Step::Idle { idle + 1 } else { 0 };
+    }
+}
+
+fn backfilled(world: &World, case: &Case) -> Tables {
+    let request =
+        Request { from: Bound::Earliest, to: Bound::Latest, job: Some("again".into()), output: Output::Shadow, finish: false };
+    let (planned, run) = backfill::prepare(&world.site, &case.topology, &request).expect("the job is planned");
+    let mut worker = worker(world, run);
+    worker.run_until(|| false).expect("the job ends");
+    let topics: Vec<Topic> = planned.outputs.iter().map(|(_, topic)| topic.clone()).collect();
+    world.tables(&case.topology, &topics, planned.generation).expect("the shadow is read")
+}
+
+#[test]
+fn a_raise_made_live_is_followed_by_a_backfill() {
+    let case = case();
+    let world = World::new(&case).expect("a world");
+    let mut run = live::prepare(&world.site, &case.topology, None, false).expect("a live run").run;
+    run.idle_after = Some(Duration::from_millis(20));
+    let mut live = worker(&world, run);
+    let mut emitted = 0;
+    let topics: Vec<Topic> = case.topology.sinks.iter().map(|sink| sink.topic.clone()).collect();
+    for input in &case.inputs {
+        world.append(input).expect("a record");
+        settle(&mut live);
+        let tables = world.tables(&case.topology, &topics, 1).expect("the sinks are read");
+        emitted = tables.sinks.values().map(Vec::len).sum();
+    }
+    assert!(emitted > 0, "without a raise a quiet topic would hold back every window");
+    live.stop().expect("it stops");
+    let of_live = world.tables(&case.topology, &topics, 1).expect("the sinks are read");
+    assert_eq!(backfilled(&world, &case), of_live);
+
+    let undecided = World::new(&case).expect("another world");
+    undecided.append_all(&case).expect("the records");
+    let plain = backfilled(&undecided, &case);
+    assert!(of_live.late.len() > plain.late.len(), "the raises are seen: records behind them are late");
+}
