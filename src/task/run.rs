@@ -13,7 +13,7 @@ use crate::contract::Registry;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
 use crate::metric;
-use crate::record::{Chunk, NextOffset, OffsetVector, Topic, TopicPartition};
+use crate::record::{Chunk, OffsetVector, Topic, TopicPartition};
 use crate::store::checkpoint::Checkpoints;
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
 use crate::task::decision::{self, Decision};
@@ -716,7 +716,7 @@ impl Worker {
         }
         self.looked_at = Some(Instant::now());
         let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
-        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p.clone()).collect();
+        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p).collect();
         let ends = self.log.end_offsets(&timed, Isolation::Uncommitted)?;
         let now = self.now_ms();
         for partition in &timed {
@@ -727,8 +727,7 @@ impl Worker {
                 task.set_idle(partition, idle);
             }
         }
-        let own: BTreeMap<TopicPartition, Stand> =
-            self.tasks.values().flat_map(Task::stands).map(|(p, stand)| (p.clone(), stand)).collect();
+        let own: BTreeMap<TopicPartition, Stand> = self.tasks.values().flat_map(Task::stands).collect();
         if !own.values().any(|stand| stand.idle) {
             return Ok(());
         }
@@ -755,7 +754,7 @@ impl Worker {
         let committed = self.log.committed(&plan.names.group(), &partitions)?;
         let stand = |partition: TopicPartition| {
             let state = committed.get(&partition).and_then(|c| progress::from_committed(&partition, c).ok());
-            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.watermark, state.idle));
+            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.lowest(), state.idle));
             (partition, Stand { watermark, idle })
         };
         Ok(partitions.into_iter().map(stand).collect())
@@ -804,8 +803,7 @@ impl Worker {
         for task in self.tasks.values_mut() {
             if !task.is_dirty() {
                 progress.positions.extend(task.positions());
-                let watermarks: Vec<_> = task.watermarks().map(|(partition, w)| (partition.clone(), w)).collect();
-                progress.watermarks.extend(watermarks);
+                progress.watermarks.extend(task.watermarks());
             }
             progress.state_keys += task.state_rows();
             progress.state_bytes += task.state_bytes();
