@@ -862,7 +862,7 @@ impl Worker {
 
     /// Looks for quiet partitions and raises them. Returns whether there was something to raise.
     fn raise_now(&mut self) -> Result<bool> {
-        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p.clone()).collect();
+        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p).collect();
         let asked: Vec<TopicPartition> = timed.into_iter().filter(|p| self.idle_after(p).is_some()).collect();
         let ends = self.ends_of(&asked)?;
         let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
@@ -894,7 +894,7 @@ impl Worker {
     /// Streams go to where the other streams are, a table to where the streams are that it meets.
     fn raises(&self) -> Result<Vec<(TopicPartition, Watermark)>> {
         let plan = &self.run.plan;
-        let stands = self.tasks.values().flat_map(Task::stands).map(|(p, stand)| (p.clone(), stand));
+        let stands = self.tasks.values().flat_map(Task::stands);
         let (tables, own): (BTreeMap<_, _>, BTreeMap<_, _>) = stands.partition(|(p, _)| plan.is_table(&p.topic));
         if !own.values().chain(tables.values()).any(|stand| stand.idle) {
             return Ok(Vec::new());
@@ -937,7 +937,7 @@ impl Worker {
         let committed = self.log.committed(&plan.names.group(), &partitions)?;
         let stand = |partition: TopicPartition| {
             let state = committed.get(&partition).and_then(|c| progress::from_committed(&partition, c).ok());
-            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.watermark, state.idle));
+            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.lowest(), state.idle));
             (partition, Stand { watermark, idle })
         };
         Ok(partitions.into_iter().map(stand).collect())
@@ -989,8 +989,7 @@ impl Worker {
         for task in self.tasks.values_mut() {
             if !task.is_dirty() {
                 progress.positions.extend(task.positions());
-                let watermarks: Vec<_> = task.watermarks().map(|(partition, w)| (partition.clone(), w)).collect();
-                progress.watermarks.extend(watermarks);
+                progress.watermarks.extend(task.watermarks());
             }
             progress.state_keys += task.state_rows();
             progress.state_bytes += task.state_bytes();
