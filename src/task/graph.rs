@@ -31,7 +31,7 @@ use crate::task::decision::Decision;
 use crate::task::exchange::{Inbox, Outbox};
 use crate::task::feed::{Feed, FeedState};
 use crate::task::idle::Stand;
-use crate::task::letters::{self, Sender};
+use crate::task::letters::{self, Orphan, Sender};
 use crate::task::outlet::Outlet;
 use crate::task::plan::{Plan, Reads, TaskId, TaskInput};
 use crate::task::progress::{self, TaskState};
@@ -88,6 +88,8 @@ pub struct Task {
     /// Chunks of this commit, kept while rows of theirs may still be rejected at `flush`.
     recent: Vec<Chunk>,
     keep_recent: bool,
+    /// Letters whose records have to be read again.
+    orphans: Vec<Orphan>,
     /// Withdrawn groups to be logged: node, key, message.
     withdrawn: Vec<(String, String, String)>,
     /// Whether the snapshot round of every store was completed by the commit being prepared.
@@ -183,6 +185,7 @@ impl Task {
             dirty: false,
             counts: Counts::default(),
             recent: Vec::new(),
+            orphans: Vec::new(),
             withdrawn: Vec::new(),
             wrapped: false,
         })
@@ -263,6 +266,11 @@ impl Task {
             }
         }
         counts
+    }
+
+    /// Letters of the commit being prepared whose records are not in memory.
+    pub fn take_orphans(&mut self) -> Vec<Orphan> {
+        std::mem::take(&mut self.orphans)
     }
 
     /// Groups whose result could not be computed since the last call: operator, key, reason.
@@ -629,14 +637,20 @@ impl Task {
                 continue;
             }
             let from = plan.topology.sources[usize::from(rejected.source)].topic.partition(rejected.partition.0);
-            let original = original(chunk, &self.recent, &from, rejected.offset);
-            self.sender.dead(rejected, id(*node), &from, original, schema_ids, plan.letter_partitions, &mut self.dead);
+            match original(chunk, &self.recent, &from, rejected.offset) {
+                None => self.orphans.push(Orphan::rejected(rejected, id(*node), from)),
+                original => {
+                    self.sender.dead(rejected, id(*node), &from, original, schema_ids, plan.letter_partitions, &mut self.dead);
+                }
+            }
             *self.counts.dead.entry(rejected.class.as_str()).or_default() += 1;
         }
         for (node, late) in &found.late {
             let from = plan.topology.sources[usize::from(late.source)].topic.partition(late.partition.0);
-            let original = original(chunk, &self.recent, &from, late.offset);
-            self.sender.late(late, id(*node), &from, original, plan.letter_partitions, &mut self.late);
+            match original(chunk, &self.recent, &from, late.offset) {
+                None => self.orphans.push(Orphan::late(late, id(*node), from)),
+                original => self.sender.late(late, id(*node), &from, original, plan.letter_partitions, &mut self.late),
+            }
             self.counts.late += 1;
         }
         for (node, withdrawn) in &found.withdrawn {

@@ -22,6 +22,31 @@ pub const SCHEMA_ID: &str = "tidemill.schema.id";
 pub const EVENT_TIME: &str = "tidemill.event.time";
 pub const ROW_WATERMARK: &str = "tidemill.row.watermark";
 
+/// A letter whose record is no longer in memory: it failed behind a shuffle, or in a later commit than it came in.
+#[derive(Clone, Debug)]
+pub struct Orphan {
+    pub from: TopicPartition,
+    pub offset: Offset,
+    operator: String,
+    cause: Cause,
+}
+
+#[derive(Clone, Debug)]
+enum Cause {
+    Rejected(Rejected),
+    Late(Late),
+}
+
+impl Orphan {
+    pub fn rejected(rejected: &Rejected, operator: &str, from: TopicPartition) -> Orphan {
+        Orphan { from, offset: rejected.offset, operator: operator.into(), cause: Cause::Rejected(rejected.clone()) }
+    }
+
+    pub fn late(late: &Late, operator: &str, from: TopicPartition) -> Orphan {
+        Orphan { from, offset: late.offset, operator: operator.into(), cause: Cause::Late(late.clone()) }
+    }
+}
+
 /// Who writes the letters.
 #[derive(Clone, Debug)]
 pub struct Sender {
@@ -64,6 +89,15 @@ impl Sender {
         headers.push(Header::new(EVENT_TIME, late.event_time.to_string()));
         headers.push(Header::new(ROW_WATERMARK, late.row_watermark.to_string()));
         push(letters, partitions, from, late.offset, chunk, headers);
+    }
+
+    /// The letter of an orphan, with its record if that was found again.
+    pub fn orphan(&self, orphan: &Orphan, chunk: Option<&Chunk>, partitions: i32, dead: &mut Outgoing, late: &mut Outgoing) {
+        let Orphan { from, operator, cause, .. } = orphan;
+        match cause {
+            Cause::Rejected(rejected) => self.dead(rejected, operator, from, chunk, &BTreeMap::new(), partitions, dead),
+            Cause::Late(row) => self.late(row, operator, from, chunk, partitions, late),
+        }
     }
 
     fn provenance(&self, from: &TopicPartition, offset: Offset, operator: &str) -> Vec<Header> {

@@ -13,7 +13,8 @@ use crate::contract::Registry;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
 use crate::metric;
-use crate::record::{Chunk, OffsetVector, Topic, TopicPartition};
+use crate::record::{Chunk, NextOffset, Offset, OffsetVector, Outgoing, Topic, TopicPartition};
+use crate::task::letters::{Orphan, Sender};
 use crate::store::checkpoint::Checkpoints;
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
 use crate::task::decision::{self, Decision};
@@ -148,6 +149,8 @@ const SCHEMA_RETRY: Duration = Duration::from_secs(1);
 const SAY_AWAY: Duration = Duration::from_secs(30);
 /// Fenced so often within so long, another process is taken to use the same identity.
 const RIVALRY: (usize, Duration) = (4, Duration::from_secs(60));
+/// How long a record of a dead letter may take to be read again.
+const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked for quiet partitions.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same for tables at their ends, which hold back joins.
@@ -680,6 +683,9 @@ impl Worker {
             }
             offsets.extend(of_task);
         }
+        for (topic, records) in self.letters_of_orphans() {
+            sent = sent.and_then(|()| self.producer.send(&topic, &records));
+        }
         if !self.decided.is_empty() {
             sent = sent.and_then(|()| self.producer.send(&self.run.plan.names.decisions(), &decision::encode(&self.decided)));
         }
@@ -697,6 +703,38 @@ impl Worker {
             Err(error) => self.commit_failed(error),
         }
         Ok(())
+    }
+
+    /// Letters of records that are no longer in memory: each is read again where it stands. One that can't be read has its place alone.
+    fn letters_of_orphans(&mut self) -> Vec<(Topic, Outgoing)> {
+        let orphans: Vec<Orphan> = self.tasks.values_mut().flat_map(Task::take_orphans).collect();
+        let names = &self.run.plan.names;
+        let sender = Sender { pipeline: names.pipeline.clone(), generation: names.generation };
+        let (mut dead, mut late) = (Outgoing::default(), Outgoing::default());
+        for orphan in &orphans {
+            let chunk = self.record_at(&orphan.from, orphan.offset).unwrap_or_else(|error| {
+                tracing::warn!(pipeline = self.name(), partition = %orphan.from, offset = orphan.offset.0, %error, "a letter goes without its record");
+                None
+            });
+            sender.orphan(orphan, chunk.as_ref(), self.run.plan.letter_partitions, &mut dead, &mut late);
+        }
+        let letters = [(self.run.plan.names.dead(), dead), (self.run.plan.names.late(), late)];
+        letters.into_iter().filter(|(_, records)| !records.is_empty()).collect()
+    }
+
+    /// One record of a source, as its log holds it; `None` when it is gone.
+    fn record_at(&self, partition: &TopicPartition, offset: Offset) -> Result<Option<Chunk>> {
+        let from = OffsetVector::from([(partition.clone(), NextOffset(offset.0))]);
+        let mut reader = self.log.reader(Isolation::Committed, &from)?;
+        let began = Instant::now();
+        while reader.positions()[partition] <= NextOffset(offset.0) && began.elapsed() < RECORD_TIMEOUT {
+            for chunk in reader.poll(Duration::from_millis(50), 1)? {
+                if chunk.row_of(offset).is_some() {
+                    return Ok(Some(chunk));
+                }
+            }
+        }
+        Ok(None)
     }
 
     fn commit_failed(&mut self, error: Error) {
