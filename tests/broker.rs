@@ -16,8 +16,14 @@ mod contracts;
 mod crash;
 #[path = "broker/freeze.rs"]
 mod freeze;
+#[path = "broker/members.rs"]
+mod members;
+#[path = "broker/moved.rs"]
+mod moved;
 #[path = "broker/outage.rs"]
 mod outage;
+#[path = "broker/pair.rs"]
+mod pair;
 #[path = "broker/program.rs"]
 mod program;
 #[path = "broker/refused.rs"]

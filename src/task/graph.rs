@@ -14,12 +14,15 @@ use arrow::array::BooleanArray;
 use crate::contract::{AvroSchema, WriterId};
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffset, CommittedOffsets};
-use crate::operator::aggregate::Aggregate;
+use crate::operator::aggregate::{Aggregate, Phase};
 use crate::operator::assign::Assign;
 use crate::operator::consolidate::Consolidate;
 use crate::operator::filter::Filter;
 use crate::operator::ingest::OnViolation;
+use crate::operator::materialize::Materialize;
 use crate::operator::project::Project;
+use crate::operator::table::Table;
+use crate::operator::temporal_join::TemporalJoin;
 use crate::operator::{Late, Operator, Output, Rejected};
 use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Topic, TopicPartition};
 use crate::store::Store;
@@ -294,10 +297,10 @@ impl Task {
                 continue;
             }
             let mut out = Output::default();
-            let batch = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
+            let batches = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
             let node = self.feeds[at].node;
             found.take(node, &mut out);
-            if let Some(batch) = batch {
+            for batch in batches {
                 self.forward(node, batch, &mut found)?;
             }
         }
@@ -513,7 +516,7 @@ impl Task {
         let (Some(from), Operation::Aggregate(spec)) = (self.plan.emit_from, &self.plan.topology.nodes[node].operation) else {
             return Ok(batch);
         };
-        let Some(window) = &spec.window else { return Ok(batch) };
+        let Some(window) = spec.window.as_ref().filter(|_| spec.phase != Phase::Local) else { return Ok(batch) };
         // A result's event time is its window's end - 1 ms.
         let first = from.0.saturating_add(window.size_micros).saturating_sub(1_000);
         let keep: BooleanArray = batch.event_times.values().iter().map(|time| Some(*time >= first)).collect();
@@ -560,11 +563,15 @@ impl Task {
     /// Applies the policies of bad records and the budget.
     fn account(&mut self, chunk: &Chunk, found: &Found) -> Result<()> {
         let mut bad: Vec<usize> = Vec::new();
+        self.refuse_failing(found)?;
+        let here: Vec<usize> =
+            self.feeds.iter().filter(|feed| feed.partition == chunk.partition).map(|feed| feed.source).collect();
         for (_, rejected) in &found.rejected {
-            let policy = self.policy(rejected);
-            if policy == OnViolation::Fail {
-                return Err(fails(rejected, &chunk.partition));
+            // A join may refuse rows of other partitions, and of earlier chunks: they were counted as good when they came.
+            if rejected.partition != chunk.partition.partition || !here.contains(&usize::from(rejected.source)) {
+                continue;
             }
+            let policy = self.policy(rejected);
             if policy == OnViolation::DeadLetter
                 && let Some(row) = chunk.row_of(rejected.offset)
             {
@@ -637,6 +644,9 @@ fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {
         Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone())?)),
         Operation::Aggregate(spec) => Some(Box::new(Aggregate::new(spec.clone())?)),
         Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone()))),
+        Operation::Table(spec) => Some(Box::new(Table::new(spec.clone())?)),
+        Operation::TemporalJoin(spec) => Some(Box::new(TemporalJoin::new(spec.clone())?)),
+        Operation::Materialize(spec) => Some(Box::new(Materialize::new(spec.clone())?)),
     })
 }
 

@@ -13,11 +13,12 @@ use super::expression;
 use super::fault::{Fault, Place, Result, list};
 use super::types::{UTC, instant_millis, map_type, same, sql_name, widens};
 use super::with::Options;
-use super::{Metadata, NullValue, Source, SourceKey};
+use super::{Metadata, NullValue, Source, SourceKey, TableSource};
 use crate::codec::KeyFormat;
 use crate::codec::key::json_holds;
 use crate::contract::{Contract, Contracts};
 use crate::operator::ingest::{Check, EventTime, IngestSpec, OnViolation};
+use crate::operator::temporal_join::BeforeFirst;
 use crate::record::Topic;
 
 impl Metadata {
@@ -95,6 +96,8 @@ pub(super) struct Stream {
     pub key_columns: Vec<usize>,
     /// The WATERMARK's column and delay.
     pub watermark: Option<(usize, i64)>,
+    /// CREATE TABLE.
+    pub table: bool,
     checks: Vec<CheckItem>,
     options: Options,
     max_ahead_micros: Option<i64>,
@@ -115,12 +118,14 @@ pub(super) type PlanExpr<'a> = dyn Fn(&ast::Expr, &DFSchema) -> Result<Expr> + '
 /// Resolves a stream's columns against its contracts.
 pub(super) fn stream(
     definition: Definition,
+    table: bool,
     place: Place,
     contracts: &dyn Contracts,
     max_ahead_micros: Option<i64>,
     plan: &PlanExpr,
 ) -> Result<Stream> {
-    let options = super::with::options(&definition.options, false)?;
+    let kind = if table { super::with::Kind::Table } else { super::with::Kind::Stream };
+    let options = super::with::options(&definition.options, kind)?;
     let (topic, topic_place) = topic_of(&definition.name, &options);
     let Some(value) = contracts.value(&topic, options.value_subject.as_deref())? else {
         let subject = options.value_subject.clone().unwrap_or_else(|| format!("{topic}-value"));
@@ -129,6 +134,11 @@ pub(super) fn stream(
             .hint("register its Avro schema, or name another subject with 'value.subject'"));
     };
     let key_names = key_names(&definition.items, &options)?;
+    if table && key_names.is_empty() {
+        return Err(Fault::new(format!("table \"{}\" has no PRIMARY KEY", definition.name.value))
+            .at(definition.name.place)
+            .hint("CREATE TABLE name (PRIMARY KEY (id)) WITH (...): the columns that the topic's key holds; a topic of events is a CREATE STREAM"));
+    }
     let mut resolve = Resolve {
         definition: &definition.name,
         options: &options,
@@ -143,13 +153,17 @@ pub(super) fn stream(
     let mut columns: Vec<Column> = Vec::new();
     if !declared {
         for (n, field) in value.columns.fields().iter().enumerate() {
-            columns.push(Column { field: Arc::clone(field), origin: Origin::Value(n), place: None });
+            // A table's key is what the record's key says: a tombstone has nothing else.
+            columns.push(match key_names.iter().find(|key| table && key.value == *field.name()) {
+                Some(key) => resolve.table_key(key, Some(field.data_type()))?,
+                None => Column { field: Arc::clone(field), origin: Origin::Value(n), place: None },
+            });
         }
     }
     if !declared {
         for name in &key_names {
             if !columns.iter().any(|c| *c.field.name() == name.value) {
-                columns.push(resolve.key_column(name, None)?);
+                columns.push(if table { resolve.table_key(name, None)? } else { resolve.key_column(name, None)? });
             }
         }
     }
@@ -158,7 +172,11 @@ pub(super) fn stream(
     for item in definition.items {
         match item {
             Item::Column { name, data_type, nullable, place } => {
-                columns.push(resolve.physical(&name, &data_type, nullable, place)?);
+                let key = key_names.iter().find(|key| table && key.value == name.value);
+                columns.push(match key {
+                    Some(_) => resolve.table_key(&name, Some(&data_type))?,
+                    None => resolve.physical(&name, &data_type, nullable, place)?,
+                });
             }
             Item::Metadata { name, data_type, from } => columns.push(metadata(&name, &data_type, &from)?),
             Item::Computed { name, expr } => {
@@ -191,7 +209,7 @@ pub(super) fn stream(
         match columns.iter().position(|c| *c.field.name() == name.value && !matches!(c.origin, Origin::Computed(_))) {
             Some(at) => key_columns.push(at),
             // Declared columns may leave the key out: then it can't be grouped by.
-            None if declared => {}
+            None if declared && !table => {}
             None => return Err(unknown_column(name, &columns)),
         }
     }
@@ -211,6 +229,7 @@ pub(super) fn stream(
         schema,
         key_columns,
         watermark,
+        table,
         checks,
         options,
         max_ahead_micros,
@@ -309,6 +328,26 @@ impl Resolve<'_> {
         };
         let field = Arc::new(Field::clone(&fields[at]).with_name(&name.value));
         Ok(Column { field, origin: Origin::Key(at), place: name.place })
+    }
+
+    /// A column of a table's PRIMARY KEY, which the record's key holds.
+    fn table_key(&mut self, name: &Name, declared: Option<&DataType>) -> Result<Column> {
+        let column = self.key_column(name, declared)?;
+        let held = column.field.data_type().clone();
+        if let Some(declared) = declared
+            && !same(&held, declared)
+        {
+            return Err(Fault::new(format!(
+                "column \"{}\" of the PRIMARY KEY is {}, but the key of topic \"{}\" holds {}",
+                name.value,
+                sql_name(declared),
+                self.topic,
+                sql_name(&held)
+            ))
+            .at(name.place)
+            .hint("give the 'key.format' that the topic's keys have"));
+        }
+        Ok(Column { field: Arc::new(Field::new(&name.value, held, false)), ..column })
     }
 
     /// A member of a JSON key: text unless the file declares another type.
@@ -486,6 +525,11 @@ impl Stream {
         self.options.trusted || self.key_format.is_some_and(|f| !matches!(f, KeyFormat::Avro | KeyFormat::Json))
     }
 
+    /// Of a table: what a row joins that is older than the first version.
+    pub fn before_first(&self) -> BeforeFirst {
+        self.options.before_first
+    }
+
     /// The column's place in the contract of the value, for a sink that keeps the field as it is.
     pub fn contract_field(&self, column: usize) -> Option<(Arc<Contract>, usize)> {
         match self.columns[column].origin {
@@ -501,6 +545,9 @@ impl Stream {
     fn kept(&self, used: &BTreeSet<usize>, plan: &PlanExpr) -> Result<Vec<usize>> {
         let mut kept = used.clone();
         kept.extend(self.watermark.map(|(column, _)| column));
+        if self.table {
+            kept.extend(&self.key_columns);
+        }
         let whole = DFSchema::try_from(Schema::clone(&self.schema))?;
         for check in &self.checks {
             let planned = plan(&check.expr, &whole).map_err(|f| f.at(check.place))?;
@@ -560,6 +607,7 @@ impl Stream {
             }
         }
         let decoded = Decoded::new(self, &read);
+        let table = self.table.then(|| decoded.table(self));
         // Where each plain column is in what was decoded, widened if it is declared wider than it is held.
         let widened: Vec<Option<usize>> = plain.iter().map(|at| decoded.place_of(&self.columns[*at])).collect();
         let mut computed = computed.into_iter();
@@ -583,6 +631,7 @@ impl Stream {
         }
         let schema = Arc::new(Schema::new(fields));
         let event_time = match self.watermark {
+            None if self.table => EventTime::VersionTimestamp,
             None => EventTime::RecordTimestamp,
             Some((column, delay_micros)) => {
                 let Some(column) = kept.iter().position(|at| *at == column) else {
@@ -591,9 +640,10 @@ impl Stream {
                 EventTime::Column { column, delay_micros, max_ahead_micros: self.max_ahead_micros }
             }
         };
-        let ingest =
-            IngestSpec { decoded: decoded.schema, columns: exprs, schema, checks: self.checked(used, plan)?, event_time };
-        let places = (0..self.columns.len()).map(|at| kept.iter().position(|k| *k == at)).collect();
+        let places: Vec<Option<usize>> = (0..self.columns.len()).map(|at| kept.iter().position(|k| *k == at)).collect();
+        let table_key = self.key_columns.iter().filter(|_| self.table).filter_map(|key| places[*key]).collect();
+        let checks = self.checked(used, plan)?;
+        let ingest = IngestSpec { decoded: decoded.schema, columns: exprs, schema, checks, event_time, table_key };
         let source = Source {
             name: self.name.clone(),
             topic: self.topic.clone(),
@@ -604,6 +654,7 @@ impl Stream {
             metadata: decoded.metadata,
             ingest,
             null_value: self.options.null_value.unwrap_or(NullValue::Skip),
+            table,
             on_bad: self.options.on_bad.clone(),
             line: self.place.line,
             column: self.place.column,
@@ -656,6 +707,12 @@ impl Decoded {
                 _ => {}
             }
         }
+        if stream.table {
+            // What the key says is compared with what the value says of it.
+            let fields = stream.value.columns.fields();
+            let names = stream.key_columns.iter().map(|key| stream.columns[*key].field.name());
+            value.extend(names.filter_map(|name| fields.iter().position(|field| field.name() == name)));
+        }
         // The value is always decoded, so that a bad one is a bad record whatever the query reads.
         if value.is_empty() && !stream.value.columns.fields().is_empty() {
             value.insert(0);
@@ -679,11 +736,26 @@ impl Decoded {
                     Some(contract) => Arc::new(Field::clone(contract.columns.field(*n)).with_name(field.name())),
                     None => Arc::clone(field),
                 })
+                // A record may lack its key: where that is bad, it is found after decoding.
+                .map(|field: FieldRef| if stream.table { Arc::new(Field::clone(&field).with_nullable(true)) } else { field })
                 .collect(),
         });
         fields.extend(key.iter().flat_map(|k| k.fields.iter().cloned()));
         fields.extend(metadata.iter().map(|m| Arc::new(Field::new(m.as_str(), m.data_type(), m.nullable()))));
         Decoded { schema: Arc::new(Schema::new(fields)), value, key, metadata }
+    }
+
+    /// What a table compares of key and value.
+    fn table(&self, stream: &Stream) -> TableSource {
+        let fields = stream.value.columns.fields();
+        let mut held_twice = Vec::new();
+        for key in &stream.key_columns {
+            let Column { field, origin: Origin::Key(n), .. } = &stream.columns[*key] else { continue };
+            let in_value = self.value.iter().position(|at| fields[*at].name() == field.name());
+            let in_key = self.key.as_ref().and_then(|key| key.columns.iter().position(|at| at == n));
+            held_twice.extend(in_value.zip(in_key));
+        }
+        TableSource { held_twice, before_first: stream.options.before_first }
     }
 
     fn place_of(&self, column: &Column) -> Option<usize> {

@@ -148,6 +148,11 @@ impl Process {
         self.child.wait().unwrap();
     }
 
+    /// The exit code of one that ended by itself.
+    pub fn code(mut self) -> i32 {
+        code(self.child.wait().unwrap())
+    }
+
     /// SIGTERM, and the exit code.
     #[track_caller]
     pub fn terminate(mut self) -> i32 {

@@ -130,6 +130,19 @@ impl Source {
     }
 }
 
+impl Source {
+    /// Orders that nothing is wrong with.
+    pub fn good(&mut self, records: usize) -> Outgoing {
+        let mut out = Outgoing::default();
+        for _ in 0..records {
+            let order = json!({"order_id": self.next, "customer_id": "c1", "amount": 1, "ordered_at": now_ms()});
+            self.next += 1;
+            out.push(0, now_ms(), Some(b"c1"), Some(&avro(&self.writer, &order)), Vec::new());
+        }
+        out
+    }
+}
+
 /// Keeps writing on a thread of its own until it is told to stop.
 pub struct Writing {
     stop: Arc<AtomicBool>,

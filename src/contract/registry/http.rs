@@ -16,6 +16,10 @@ use crate::contract::compat::{self, Level};
 use crate::contract::{AvroSchema, RegisteredSchema, Registry, SchemaId, WriterId};
 use crate::error::{Error, Kind, Result};
 
+/// How often a schema is registered when another process registers at the same moment.
+const REGISTER_TRIES: u32 = 5;
+const REGISTER_AGAIN: Duration = Duration::from_millis(100);
+
 /// Where the registry is, and who asks.
 #[derive(Clone)]
 pub struct RegistrySettings {
@@ -292,6 +296,7 @@ impl Registry for HttpRegistry {
         Ok(found)
     }
 
+    /// A refusal of what is compatible is no verdict: another process registered at the same moment, and the next try finds its schema.
     fn register(&self, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema> {
         if let Some(known) = self.find(subject, schema)? {
             return Ok(known);
@@ -305,25 +310,35 @@ impl Registry for HttpRegistry {
 impl HttpRegistry {
     fn add(&self, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema> {
         let what = format!("registering under \"{subject}\"");
-        match self.post(&what, &["subjects", subject, "versions"], schema) {
-            Ok(answer) => {
-                let answer: Answer = self.shaped(&what, answer)?;
-                let id = SchemaId(answer.id.ok_or_else(|| self.unexpected(&what, "it has no id"))?);
-                let version = match answer.version {
-                    Some(version) => version,
-                    // Most registries answer with the id alone.
-                    None => self.look_up(subject, schema)?.map_or(0, |known| known.version),
-                };
-                let schema = self.keep(id.into(), schema.clone());
-                Ok(RegisteredSchema { subject: subject.to_string(), id, version, schema })
+        let mut tries = 1;
+        loop {
+            match self.post(&what, &["subjects", subject, "versions"], schema) {
+                Ok(answer) => return self.added(&what, subject, schema, answer),
+                Err(Fault::Refused(text)) => match self.check(subject, schema)? {
+                    None if tries < REGISTER_TRIES => {
+                        tries += 1;
+                        std::thread::sleep(REGISTER_AGAIN);
+                    }
+                    faults => {
+                        let level = self.compatibility(subject)?;
+                        return Err(super::refused(subject, &level, &faults.unwrap_or_else(|| vec![text])));
+                    }
+                },
+                Err(fault) => return Err(self.error(&what, fault)),
             }
-            Err(Fault::Refused(text)) => {
-                let level = self.compatibility(subject)?;
-                let faults = self.check(subject, schema)?.unwrap_or_else(|| vec![text]);
-                Err(super::refused(subject, &level, &faults))
-            }
-            Err(fault) => Err(self.error(&what, fault)),
         }
+    }
+
+    fn added(&self, what: &str, subject: &str, schema: &AvroSchema, answer: Value) -> Result<RegisteredSchema> {
+        let answer: Answer = self.shaped(what, answer)?;
+        let id = SchemaId(answer.id.ok_or_else(|| self.unexpected(what, "it has no id"))?);
+        let version = match answer.version {
+            Some(version) => version,
+            // Most registries answer with the id alone.
+            None => self.look_up(subject, schema)?.map_or(0, |known| known.version),
+        };
+        let schema = self.keep(id.into(), schema.clone());
+        Ok(RegisteredSchema { subject: subject.to_string(), id, version, schema })
     }
 }
 

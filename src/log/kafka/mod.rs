@@ -36,7 +36,7 @@ pub use settings::KafkaSettings;
 /// Clients kept for `committed`, one per group.
 const GROUP_CLIENTS_MAX: usize = 8;
 /// How long the first answer of a cluster may take: a refusal comes in under five seconds.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
+const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_500);
 /// How often it is looked at whether the cluster refuses.
 const ANSWER_SLICE: Duration = Duration::from_millis(200);
 /// How long other brokers have to answer when one refuses.
@@ -54,6 +54,8 @@ const CONSUMER_DEFAULTS: &[(&str, &str)] = &[
     ("fetch.max.bytes", "33554432"),
     ("queued.min.messages", "100000"),
     ("queued.max.messages.kbytes", "65536"),
+    // So soon partitions that were added to a source are seen.
+    ("topic.metadata.refresh.interval.ms", "30000"),
 ];
 
 /// A connection to a Kafka cluster.
@@ -215,8 +217,16 @@ impl Log for KafkaLog {
         let id = self.ask_cluster_id(ANSWER_TIMEOUT);
         if id.is_none() {
             // Without an id, either the broker is too old to have one or nobody answered.
-            admin::names(&self.inner.client, ANSWER_TIMEOUT / 8)
-                .map_err(|error| error.context(format!("kafka at {}", self.settings().brokers)))?;
+            admin::names(&self.inner.client, ANSWER_TIMEOUT / 8).map_err(|error| {
+                let error = error.context(format!("kafka at {}", self.settings().brokers));
+                match error.hint {
+                    Some(_) => error,
+                    // It took the connection and said nothing.
+                    None => error.hint(
+                        "check [kafka] brokers and its security settings: what listens there does not speak Kafka as expected",
+                    ),
+                }
+            })?;
         }
         Ok(id)
     }

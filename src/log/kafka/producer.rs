@@ -26,9 +26,14 @@ use super::consumer::Membership;
 use super::failure::Failure;
 use super::native::{Client, Event, Partitions, Queue, configure, millis};
 
-/// Transaction calls wait in such pieces; delivery reports are taken in between.
+/// Flush waits in such pieces; delivery reports are taken in between.
 const SLICE: Duration = Duration::from_millis(50);
+/// So do commit and abort, which are resumed by calling them again. Not shorter: librdkafka takes the answer of a first step that timed
+/// out for that of the next (a machine that is busy enough makes 50 ms too short for its own thread to run).
+const RESUMED_SLICE: Duration = Duration::from_millis(500);
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a producer is opened again when another one of its id was opened at the same moment.
+const INIT_TRIES: u32 = 3;
 /// How long flush, offsets and commit may take, each; a longer transaction is the broker's to abort anyway.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -66,7 +71,18 @@ impl Drop for TopicHandle {
 }
 
 impl Writer {
+    /// Another producer of the id that is opened at the same moment fences this one: that is no verdict on the group, so it is opened again.
     pub fn open(log: &KafkaLog, settings: &ProducerSettings) -> Result<Writer> {
+        for _ in 1..INIT_TRIES {
+            match Writer::open_once(log, settings) {
+                Err(error) if error.kind == Kind::Fenced => tracing::warn!("{error}: it is opened again"),
+                result => return result,
+            }
+        }
+        Writer::open_once(log, settings)
+    }
+
+    fn open_once(log: &KafkaLog, settings: &ProducerSettings) -> Result<Writer> {
         let timeout = settings.transaction_timeout.as_millis().to_string();
         let mut fixed = vec![("enable.idempotence", "true"), ("delivery.report.only.error", "true")];
         if let Some(id) = &settings.transactional_id {
@@ -127,7 +143,8 @@ impl Writer {
         let what = format!("{}: {during}", self.name());
         let cause = if failure.fatal || failure.code == Code::Fatal { self.client.fatal() } else { None };
         let cause = cause.as_ref().unwrap_or(failure);
-        let error = if cause.fatal || cause.fenced() {
+        // A call that is not valid in the client's state: what librdkafka holds of the transaction is not what was asked for.
+        let error = if cause.fatal || cause.fenced() || cause.code == Code::State {
             match cause.error(&what) {
                 config if config.kind == Kind::Config => config,
                 // Whatever is fatal to one producer, a new one can go on.
@@ -204,11 +221,17 @@ impl Writer {
     }
 
     /// One call of the transaction protocol, repeated while it says that it may be; the failure of the last try when the time is over.
-    fn retried(&mut self, timeout: Duration, call: impl Fn(*mut rk::rd_kafka_t, i32) -> *mut rk::rd_kafka_error_t) -> Retried {
+    fn retried(
+        &mut self,
+        timeout: Duration,
+        slice: Duration,
+        call: impl Fn(*mut rk::rd_kafka_t, i32) -> *mut rk::rd_kafka_error_t,
+    ) -> Retried {
         let started = Instant::now();
         let mut tries = 0;
         loop {
-            let result = Failure::check(call(self.client.rk, millis(SLICE)));
+            let left = timeout.saturating_sub(started.elapsed()).max(SLICE);
+            let result = Failure::check(call(self.client.rk, millis(slice.min(left))));
             self.take_reports();
             match result {
                 Ok(()) => return Ok(()),
@@ -230,7 +253,8 @@ impl Writer {
             return Err(Error::new(Kind::Abort, format!("group \"{group}\": no partitions were assigned yet")));
         };
         let list = list_of(offsets);
-        let result = self.retried(self.timeout, |client, timeout| {
+        // In one piece: it is not resumed, and librdkafka gives the transaction up when its own requests take longer than the piece.
+        let result = self.retried(self.timeout, self.timeout, |client, timeout| {
             // SAFETY: client, list and metadata live through the call.
             unsafe { rk::rd_kafka_send_offsets_to_transaction(client, list.0, captured.native, timeout) }
         });
@@ -247,7 +271,7 @@ impl Writer {
     }
 
     fn commit_transaction(&mut self) -> Result<()> {
-        let result = self.retried(self.timeout, |client, timeout| {
+        let result = self.retried(self.timeout, RESUMED_SLICE, |client, timeout| {
             // SAFETY: the client lives.
             unsafe { rk::rd_kafka_commit_transaction(client, timeout) }
         });
@@ -476,7 +500,7 @@ impl Producer for Writer {
         if !self.open {
             return Ok(());
         }
-        let result = self.retried(CALL_TIMEOUT, |client, timeout| {
+        let result = self.retried(CALL_TIMEOUT, RESUMED_SLICE, |client, timeout| {
             // SAFETY: the client lives.
             unsafe { rk::rd_kafka_abort_transaction(client, timeout) }
         });
