@@ -10,16 +10,28 @@ mod support;
 mod bounded;
 #[path = "broker/commands.rs"]
 mod commands;
+#[path = "broker/contracts.rs"]
+mod contracts;
 #[path = "broker/crash.rs"]
 mod crash;
+#[path = "broker/crew.rs"]
+mod crew;
 #[path = "broker/freeze.rs"]
 mod freeze;
+#[path = "broker/members.rs"]
+mod members;
+#[path = "broker/moved.rs"]
+mod moved;
 #[path = "broker/outage.rs"]
 mod outage;
+#[path = "broker/pair.rs"]
+mod pair;
 #[path = "broker/program.rs"]
 mod program;
 #[path = "broker/refused.rs"]
 mod refused;
+#[path = "broker/security.rs"]
+mod security;
 #[path = "broker/shop.rs"]
 mod shop;
 #[path = "broker/world.rs"]

@@ -52,6 +52,26 @@ fn broken_toml_and_an_unreadable_file_are_refused() {
 }
 
 #[test]
+fn what_is_no_pipeline_is_refused_by_its_name() {
+    let dir = folder("no_pipeline");
+    std::fs::create_dir(dir.join("folder.sql")).unwrap();
+    std::fs::write(dir.join("empty.sql"), "").unwrap();
+    std::fs::write(dir.join("comment.sql"), "-- nothing yet\n").unwrap();
+    std::fs::write(dir.join("bytes.sql"), [b'S', 0xff, 0xfe]).unwrap();
+    std::fs::write(dir.join("torn.sql"), "CREATE STREAM orders (").unwrap();
+    std::fs::create_dir(dir.join("contracts")).unwrap();
+    for command in [&["check", "--offline", "--contracts", "contracts"][..], &["run"]] {
+        let refused = |file: &str, says: &[&str]| refused(&dir, &[command, &[file]].concat(), says);
+        refused("folder.sql", &["folder.sql", "can't be read", "hint: "]);
+        refused("bytes.sql", &["bytes.sql", "can't be read", "hint: "]);
+    }
+    let check = |file: &str, says: &[&str]| refused(&dir, &["check", "--offline", "--contracts", "contracts", file], says);
+    check("empty.sql", &["empty.sql", "hint: "]);
+    check("comment.sql", &["comment.sql", "hint: "]);
+    check("torn.sql", &["torn.sql:1:"]);
+}
+
+#[test]
 fn errors_are_json_lines_where_asked_for() {
     let dir = folder("json");
     refused(

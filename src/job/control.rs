@@ -26,6 +26,12 @@ pub struct GenerationRecord {
     pub statements: Vec<StatementRecord>,
     /// Partition count by source topic: they belong to the generation.
     pub partitions: BTreeMap<String, i32>,
+    /// The id of each source topic, where the broker tells it: one that is deleted and created again is another log.
+    #[serde(default)]
+    pub ids: BTreeMap<String, String>,
+    /// Its group had an offset for every partition when it began: one that is missing later was lost.
+    #[serde(default)]
+    pub offsets: bool,
     /// Where its first run began: `topic:partition=offset,...`.
     pub from: String,
     /// The job that made it; absent for a live one.
@@ -204,6 +210,8 @@ pub fn new_generation(generation: u32, fingerprint: &str, statements: &[Statemen
         fingerprint: fingerprint.to_string(),
         statements: statements.iter().map(StatementRecord::from).collect(),
         partitions: BTreeMap::new(),
+        ids: BTreeMap::new(),
+        offsets: false,
         from: super::bounds::show(from),
         job: None,
         version: env!("CARGO_PKG_VERSION").into(),

@@ -55,6 +55,9 @@ pub fn prepare_as(
         Some(live) => {
             check_generation(topology, live, &fingerprint, from)?;
             check_partitions(topology, live, &counts)?;
+            prepare::check_ids(site, live, &topology.pipeline)?;
+            let group = names.clone().with_generation(live.generation).group();
+            prepare::check_offsets(site, live, &topology.pipeline, &group, &partitions)?;
             (live.generation, false)
         }
         None => (control.next_generation(), true),
@@ -62,7 +65,11 @@ pub fn prepare_as(
     let names = names.with_generation(generation);
     let start = match control.live() {
         Some(live) => complete(control::parse_vector(&live.from)?, &partitions),
-        None => bounds::resolve(site.log.as_ref(), &partitions, from.unwrap_or(&Bound::Earliest), Which::From)?,
+        None => {
+            let mut start = bounds::resolve(site.log.as_ref(), &partitions, from.unwrap_or(&Bound::Earliest), Which::From)?;
+            prepare::tables_from_start(site, topology, &mut start)?;
+            start
+        }
     };
     let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(sink.topic.clone()))?;
     let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
@@ -75,7 +82,8 @@ pub fn prepare_as(
     let targets = prepare::targets(site, topology, &sinks, &|_, subject| subject.to_string())?;
     if first_start {
         let mut record = control::new_generation(generation, &fingerprint, &topology.statements, &start);
-        record.partitions = topology.sources.iter().zip(&counts).map(|(s, n)| (s.topic.to_string(), *n)).collect();
+        prepare::remember_sources(site, topology, &mut record)?;
+        record.offsets = prepare::first_offsets(site, topology, &names.group(), &start)?;
         let change = control::Change::default().generation(&record).live(generation);
         control::write(site.log.as_ref(), &names, instance, change)?;
     }
@@ -94,6 +102,7 @@ pub fn prepare_as(
         delivery: settings.delivery,
         decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
         idle_after: if until_caught_up { None } else { settings.idle_after },
+        raise_tables: true,
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,

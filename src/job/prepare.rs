@@ -5,13 +5,15 @@
 use std::collections::BTreeMap;
 
 use crate::contract::{AvroSchema, RegisteredSchema, SchemaId};
-use crate::error::{Error, Result, nearest};
+use crate::error::{Error, Kind, Result, nearest};
+use crate::job::control::GenerationRecord;
 use crate::job::{SchemaRegistration, Site, TopicsCreate};
-use crate::log::{NewTopic, partitions_of};
-use crate::record::{Topic, TopicPartition};
+use crate::log::{CommittedOffset, CommittedOffsets, Isolation, NewTopic, partitions_of};
+use crate::record::{NextOffset, OffsetVector, Topic, TopicPartition};
 use crate::task::names::Names;
 use crate::task::outlet::Target;
 use crate::task::plan::{Plan, exchange_partitions};
+use crate::task::progress;
 use crate::topology::{Operation, Sink, Topology};
 
 /// Partition count of every source's topic.
@@ -53,6 +55,86 @@ fn check_counts(topology: &Topology, counts: &[i32]) -> Result<()> {
     Ok(())
 }
 
+/// What a generation remembers of its sources: how many partitions they had and which topics they were.
+pub fn remember_sources(site: &Site, topology: &Topology, record: &mut GenerationRecord) -> Result<()> {
+    for source in &topology.sources {
+        if let Some(info) = site.log.topic(&source.topic)? {
+            record.partitions.insert(source.topic.to_string(), info.partitions);
+            record.ids.extend(info.id.map(|id| (source.topic.to_string(), id)));
+        }
+    }
+    Ok(())
+}
+
+/// A topic that was deleted and created again is another log: its offsets mean other records.
+pub fn check_ids(site: &Site, record: &GenerationRecord, name: &str) -> Result<()> {
+    for (topic, known) in &record.ids {
+        if let Some(id) = site.log.topic(&Topic::new(topic))?.and_then(|info| info.id)
+            && id != *known
+        {
+            let generation = record.generation;
+            return Err(Error::config(format!(
+                "topic \"{topic}\" was deleted and created again since generation {generation} of pipeline \"{name}\" began \
+                 (its id is {id}, not {known})"
+            ))
+            .hint(format!("its records are others than those that were read: start over with \"tidemill reset {name} --yes\"")));
+        }
+    }
+    Ok(())
+}
+
+/// A pipeline without state has its positions in its group alone. All are there before the first record, so that one that is missing
+/// later is known to be lost (a group at rest forgets its offsets after a week) and not taken for a beginning.
+pub fn first_offsets(site: &Site, topology: &Topology, group: &str, start: &OffsetVector) -> Result<bool> {
+    if has_state(topology) {
+        return Ok(false);
+    }
+    let partitions: Vec<TopicPartition> = start.keys().cloned().collect();
+    let known = site.log.committed(group, &partitions)?;
+    let begin = |next: &NextOffset| CommittedOffset { next: *next, metadata: progress::to_metadata(&progress::start(*next), 0) };
+    // What a first start left that did not come as far as its generation is written anew; what was processed is not.
+    let untouched = |at: &CommittedOffset| at.metadata == begin(&at.next).metadata;
+    let missing = start.iter().filter(|(partition, _)| known.get(*partition).is_none_or(untouched));
+    let missing: CommittedOffsets = missing.map(|(partition, next)| (partition.clone(), begin(next))).collect();
+    match site.log.commit(group, &missing) {
+        // Another process began at the same moment, and reads already.
+        Err(error) if error.kind == Kind::Config => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+/// An offset that was there when the generation began, and is not any more.
+pub fn check_offsets(
+    site: &Site,
+    record: &GenerationRecord,
+    name: &str,
+    group: &str,
+    partitions: &[TopicPartition],
+) -> Result<()> {
+    if !record.offsets {
+        return Ok(());
+    }
+    let began_with = |at: &&TopicPartition| record.partitions.get(at.topic.as_str()).is_none_or(|count| at.partition.0 < *count);
+    let known = site.log.committed(group, partitions)?;
+    let Some(lost) = partitions.iter().filter(began_with).find(|partition| !known.contains_key(*partition)) else {
+        return Ok(());
+    };
+    let only = std::slice::from_ref(lost);
+    let (start, end) = (site.log.start_offsets(only)?[lost], site.log.end_offsets(only, Isolation::Committed)?[lost]);
+    Err(Error::config(format!(
+        "{lost}: group \"{group}\" has no committed offset any more (the log goes from {start} to {end}): it expired while the group was \
+         empty, or was deleted"
+    ))
+    .hint(format!(
+        "without it records would be read twice or passed over: start over with \"tidemill reset {name} --yes\" and \"tidemill run --from ...\" \
+         at the offset that the sinks show as the last one"
+    )))
+}
+
+fn has_state(topology: &Topology) -> bool {
+    topology.nodes.iter().any(|node| node.operation.stateful())
+}
+
 /// Every source partition of the pipeline.
 pub fn partitions(topology: &Topology, counts: &[i32]) -> Vec<TopicPartition> {
     let mut all: Vec<TopicPartition> =
@@ -60,6 +142,16 @@ pub fn partitions(topology: &Topology, counts: &[i32]) -> Vec<TopicPartition> {
     all.sort();
     all.dedup();
     all
+}
+
+/// Tables are read from the start of their log, whatever the range begins with.
+pub fn tables_from_start(site: &Site, topology: &Topology, from: &mut OffsetVector) -> Result<()> {
+    let tables: Vec<&Topic> = topology.sources.iter().filter(|s| s.table.is_some()).map(|s| &s.topic).collect();
+    let partitions: Vec<TopicPartition> = from.keys().filter(|p| tables.contains(&&p.topic)).cloned().collect();
+    if !partitions.is_empty() {
+        from.extend(site.log.start_offsets(&partitions)?);
+    }
+    Ok(())
 }
 
 /// The topics that a run writes, with what they would be created with.
@@ -83,14 +175,13 @@ pub fn sink_topics(
 
 /// Internal topics of a generation and the pipeline's letters.
 pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, counts: &[i32]) -> Result<Vec<NewTopic>> {
-    let forever = BTreeMap::from([
-        ("cleanup.policy".to_string(), "delete".to_string()),
-        ("retention.ms".to_string(), "-1".to_string()),
-        ("retention.bytes".to_string(), "-1".to_string()),
-        any_time(),
-    ]);
+    let config = BTreeMap::from([("cleanup.policy".to_string(), "delete".to_string()), any_time()]);
     let replication = site.settings.replication;
-    let new = |topic: Topic, partitions: i32| NewTopic { topic, partitions, replication, config: forever.clone() };
+    let new = |topic: Topic, partitions: i32| {
+        let mut new = NewTopic { topic, partitions, replication, config: config.clone() };
+        keep_for_ever(&mut new);
+        new
+    };
     let most = counts.iter().copied().max().unwrap_or(0);
     let mut topics = vec![super::control::new_topic(names, replication), new(names.dead(), most), new(names.late(), most)];
     topics.push(crate::task::decision::new_topic(names.decisions(), replication));
@@ -106,6 +197,11 @@ pub fn internal_topics(site: &Site, topology: &Topology, names: &Names, counts: 
         topics.push(new(names.repartition(&topology.nodes[node].id)?, shuffled));
     }
     Ok(topics)
+}
+
+/// Records carry event time: by its retention a broker would delete the past as soon as it is written.
+pub fn keep_for_ever(topic: &mut NewTopic) {
+    topic.config.extend(["retention.ms", "retention.bytes"].map(|name| (name.to_string(), "-1".to_string())));
 }
 
 /// Output records carry event time, which may be ahead of the broker's clock by more than the hour that it allows by default (KIP-937).

@@ -141,6 +141,8 @@ pub struct Core {
     leads: BTreeMap<Topic, usize>,
     held: BTreeSet<TaskId>,
     restoring: BTreeSet<TaskId>,
+    /// To be restored once the open transaction is over: a restore may take longer than a transaction.
+    arrived: BTreeSet<TaskId>,
     /// To be released once the open transaction is over.
     revoked: Vec<TopicPartition>,
     ended: bool,
@@ -164,6 +166,7 @@ impl Core {
             leads,
             held: BTreeSet::new(),
             restoring: BTreeSet::new(),
+            arrived: BTreeSet::new(),
             revoked: Vec::new(),
             ended: false,
             stopping: false,
@@ -240,7 +243,16 @@ impl Core {
         let tasks = self.tasks_of(&partitions);
         self.held.extend(&tasks);
         self.restoring.extend(&tasks);
-        tasks.into_iter().map(Action::Restore).collect()
+        self.arrived.extend(tasks);
+        match &self.open {
+            None => self.restore(),
+            Some(_) if self.committing => Vec::new(),
+            Some(_) => self.commit(),
+        }
+    }
+
+    fn restore(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.arrived).into_iter().map(Action::Restore).collect()
     }
 
     fn revoked(&mut self, partitions: Vec<TopicPartition>) -> Vec<Action> {
@@ -257,6 +269,7 @@ impl Core {
         self.revoked.retain(|partition| !partitions.contains(partition));
         actions.extend(self.forget(partitions));
         actions.push(Action::GoBack);
+        actions.extend(self.restore());
         self.ended = false;
         if self.stopping {
             actions.extend(self.finish_or_leave());
@@ -305,6 +318,7 @@ impl Core {
             self.commits += 1;
         }
         actions.extend(self.release());
+        actions.extend(self.restore());
         actions.extend(self.finish_or_leave());
         actions
     }
@@ -334,6 +348,7 @@ impl Core {
         let tasks = self.tasks_of(partitions);
         self.held.retain(|task| !tasks.contains(task));
         self.restoring.retain(|task| !tasks.contains(task));
+        self.arrived.retain(|task| !tasks.contains(task));
         tasks.into_iter().map(Action::Drop).collect()
     }
 
@@ -357,6 +372,7 @@ impl Core {
         self.committing = false;
         actions.extend(self.release());
         actions.push(Action::GoBack);
+        actions.extend(self.restore());
         if self.stopping {
             actions.extend(self.finish_or_leave());
         }
@@ -403,6 +419,28 @@ mod tests {
         assert_eq!(core.on(Event::Tick, 110), [Action::Commit]);
         assert_eq!(core.on(Event::Committed, 115), [Action::Keep]);
         assert_eq!(core.on(Event::Tick, 900), []);
+    }
+
+    #[test]
+    fn an_assignment_commits_first_and_restores_then() {
+        let mut core = running();
+        core.on(Event::Processed { records: 10, bytes: 1 }, 10);
+        assert_eq!(core.on(Event::Assigned(vec![partition(2)]), 20), [Action::Commit]);
+        assert!(core.is_restoring());
+        assert_eq!(core.on(Event::Committed, 25), [Action::Keep, Action::Restore(2)]);
+    }
+
+    #[test]
+    fn what_arrived_is_restored_after_a_failed_commit_too() {
+        let mut core = running();
+        core.on(Event::Processed { records: 10, bytes: 1 }, 10);
+        core.on(Event::Assigned(vec![partition(2)]), 20);
+        let aborted = Error::new(Kind::Abort, "generation id is not valid");
+        let actions = core.on(Event::CommitFailed(aborted), 25);
+        assert_eq!(actions, [Action::Abort, Action::GoBack, Action::Restore(2)]);
+        core.on(Event::Processed { records: 10, bytes: 1 }, 30);
+        core.on(Event::Assigned(vec![partition(3)]), 40);
+        assert_eq!(core.on(Event::Lost(vec![partition(3)]), 41), [Action::Abort, Action::Drop(3), Action::GoBack]);
     }
 
     #[test]

@@ -11,15 +11,18 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 
-use crate::contract::{AvroSchema, SchemaId};
+use crate::contract::{AvroSchema, WriterId};
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffset, CommittedOffsets};
-use crate::operator::aggregate::Aggregate;
+use crate::operator::aggregate::{Aggregate, Phase};
 use crate::operator::assign::Assign;
 use crate::operator::consolidate::Consolidate;
 use crate::operator::filter::Filter;
 use crate::operator::ingest::OnViolation;
+use crate::operator::materialize::Materialize;
 use crate::operator::project::Project;
+use crate::operator::table::Table;
+use crate::operator::temporal_join::TemporalJoin;
 use crate::operator::{Late, Operator, Output, Rejected};
 use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Topic, TopicPartition};
 use crate::store::Store;
@@ -267,15 +270,15 @@ impl Task {
         std::mem::take(&mut self.withdrawn)
     }
 
-    pub fn missing(&self, chunk: &Chunk) -> Vec<SchemaId> {
+    pub fn missing(&self, chunk: &Chunk) -> Vec<WriterId> {
         let feeds = self.feeds.iter().filter(|feed| feed.partition == chunk.partition);
-        let mut ids: Vec<SchemaId> = feeds.flat_map(|feed| feed.missing(chunk)).collect();
+        let mut ids: Vec<WriterId> = feeds.flat_map(|feed| feed.missing(chunk)).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 
-    pub fn add_writer(&mut self, chunk: &Chunk, id: SchemaId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
+    pub fn add_writer(&mut self, chunk: &Chunk, id: WriterId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
         for feed in self.feeds.iter_mut().filter(|feed| feed.partition == chunk.partition) {
             feed.add_writer(chunk, id, schema)?;
         }
@@ -296,10 +299,10 @@ impl Task {
                 continue;
             }
             let mut out = Output::default();
-            let batch = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
+            let batches = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
             let node = self.feeds[at].node;
             found.take(node, &mut out);
-            if let Some(batch) = batch {
+            for batch in batches {
                 self.forward(node, batch, &mut found)?;
             }
         }
@@ -533,7 +536,7 @@ impl Task {
         let (Some(from), Operation::Aggregate(spec)) = (self.plan.emit_from, &self.plan.topology.nodes[node].operation) else {
             return Ok(batch);
         };
-        let Some(window) = &spec.window else { return Ok(batch) };
+        let Some(window) = spec.window.as_ref().filter(|_| spec.phase != Phase::Local) else { return Ok(batch) };
         // A result's event time is its window's end - 1 ms.
         let first = from.0.saturating_add(window.size_micros).saturating_sub(1_000);
         let keep: BooleanArray = batch.event_times.values().iter().map(|time| Some(*time >= first)).collect();
@@ -580,11 +583,15 @@ impl Task {
     /// Applies the policies of bad records and the budget.
     fn account(&mut self, chunk: &Chunk, found: &Found) -> Result<()> {
         let mut bad: Vec<usize> = Vec::new();
+        self.refuse_failing(found)?;
+        let here: Vec<usize> =
+            self.feeds.iter().filter(|feed| feed.partition == chunk.partition).map(|feed| feed.source).collect();
         for (_, rejected) in &found.rejected {
-            let policy = self.policy(rejected);
-            if policy == OnViolation::Fail {
-                return Err(fails(rejected, &chunk.partition));
+            // A join may refuse rows of other partitions, and of earlier chunks: they were counted as good when they came.
+            if rejected.partition != chunk.partition.partition || !here.contains(&usize::from(rejected.source)) {
+                continue;
             }
+            let policy = self.policy(rejected);
             if policy == OnViolation::DeadLetter
                 && let Some(row) = chunk.row_of(rejected.offset)
             {
@@ -613,7 +620,7 @@ impl Task {
         source.on_bad.get(&rejected.class).copied().unwrap_or(OnViolation::DeadLetter)
     }
 
-    fn write_letters(&mut self, found: &Found, schema_ids: &BTreeMap<Offset, SchemaId>, chunk: Option<&Chunk>) {
+    fn write_letters(&mut self, found: &Found, schema_ids: &BTreeMap<Offset, WriterId>, chunk: Option<&Chunk>) {
         let plan = self.plan.clone();
         let id = |node: usize| plan.topology.nodes[node].id.as_str();
         for (node, rejected) in &found.rejected {
@@ -657,6 +664,9 @@ fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {
         Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone())?)),
         Operation::Aggregate(spec) => Some(Box::new(Aggregate::new(spec.clone())?)),
         Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone()))),
+        Operation::Table(spec) => Some(Box::new(Table::new(spec.clone())?)),
+        Operation::TemporalJoin(spec) => Some(Box::new(TemporalJoin::new(spec.clone())?)),
+        Operation::Materialize(spec) => Some(Box::new(Materialize::new(spec.clone())?)),
     })
 }
 

@@ -51,13 +51,20 @@ pub fn restore(plan: &Arc<Plan>, id: TaskId, sources: &Sources<'_>) -> Result<(T
     let group = plan.names.group();
     let committed = sources.log.committed(&group, &partitions)?;
     let restored = restore_from(plan, id, &partitions, &committed, sources);
-    if let Err(error) = &restored
-        && error.kind != Kind::Away
-        && sources.log.committed(&group, &partitions)? != committed
-    {
+    let Err(error) = &restored else { return restored };
+    if error.kind == Kind::Away {
+        return restored;
+    }
+    if sources.log.committed(&group, &partitions)? != committed {
         // This process slept, and another owns the task by now: what was read is of two commits, not damaged.
         let message = format!("task {id} of group \"{group}\": another member committed while it was restored");
         return Err(Error::new(Kind::Fenced, message));
+    }
+    if sources.checkpoints.is_some() {
+        // A process that slept while it wrote its local copy may have taken another owner's commits for its own. The changelog decides.
+        tracing::warn!(task = %id, %error, "the local checkpoint is left out: the state is read from its changelog alone");
+        let sources = Sources { checkpoints: None, ..*sources };
+        return restore_from(plan, id, &partitions, &committed, &sources);
     }
     restored
 }
@@ -186,15 +193,18 @@ fn restore_store(
         let mut said = Instant::now();
         let mut heard = Instant::now();
         while reader.positions()[&partition] < end {
-            for chunk in reader.poll(Duration::from_millis(200), 100_000)? {
+            let chunks = reader.poll(Duration::from_millis(200), 100_000);
+            for chunk in chunks.map_err(|error| trimmed(sources.log, &partition, reader.positions()[&partition], error))? {
                 fold.take(&chunk, store)?;
                 heard = Instant::now();
             }
             let at = reader.positions()[&partition];
-            if said.elapsed() >= Duration::from_secs(1) {
+            let percent = 100 * (at.0 - from.0) / (end.0 - from.0).max(1);
+            let waits = heard.elapsed() >= Duration::from_secs(5);
+            if said.elapsed() >= Duration::from_secs(if waits { 10 } else { 1 }) {
                 said = Instant::now();
-                let percent = 100 * (at.0 - from.0) / (end.0 - from.0).max(1);
-                tracing::info!(%partition, percent, rows = store.len(), "restoring");
+                let why = if waits { "restoring, held up by a transaction that is not decided yet" } else { "restoring" };
+                tracing::info!(%partition, percent, %at, %end, rows = store.len(), "{why}");
             }
             if heard.elapsed() > Duration::from_secs(60) {
                 return Err(Error::away(format!("{partition}: nothing was read for 60 s at offset {at}, before the end {end}"))
@@ -210,6 +220,16 @@ fn restore_store(
     }
     restored.rows += store.len() as u64;
     Ok(fold.last().cloned())
+}
+
+/// A former owner that slept may trim the changelog as it wakes: what went was written again before, so the restore begins anew.
+fn trimmed(log: &dyn Log, partition: &TopicPartition, at: NextOffset, error: Error) -> Error {
+    match log.start_offsets(std::slice::from_ref(partition)) {
+        Ok(start) if start[partition] > at => {
+            Error::away(format!("{partition}: it was trimmed to {} while it was read at {at}", start[partition]))
+        }
+        _ => error,
+    }
 }
 
 /// Checks that offsets and state are of one commit. Returns another state where the changelog knows more than the offsets: of inboxes

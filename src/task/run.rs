@@ -48,6 +48,9 @@ pub struct Run {
     pub decisions: Vec<Decision>,
     /// Quiet for so long a source partition no longer holds back the others; `None`: no such decision is made, recorded ones are followed.
     pub idle_after: Option<Duration>,
+    /// A table at its end does not hold back the streams that it is joined with: its watermark is raised to theirs, as a decision. In a
+    /// bounded run the end is that of the range.
+    pub raise_tables: bool,
     /// The random part of the transactional id, kept in the state directory.
     pub instance: String,
     /// Static membership (KIP-345): a process that was killed and comes back with its state directory has its partitions at once,
@@ -133,13 +136,22 @@ pub struct Worker {
     /// What the caller gives a step.
     patience: Duration,
     away_since: Option<Instant>,
+    said_away_at: Option<Instant>,
+    /// When this process was last fenced, at most as often as it takes to suspect a rival.
+    fenced_at: VecDeque<Instant>,
     pub progress: Arc<Mutex<Progress>>,
 }
 
 const AWAY_RETRY: Duration = Duration::from_millis(500);
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
+/// How often it is said that something is still away, and what it says now.
+const SAY_AWAY: Duration = Duration::from_secs(30);
+/// Fenced so often within so long, another process is taken to use the same identity.
+const RIVALRY: (usize, Duration) = (4, Duration::from_secs(60));
 /// How often it is looked for quiet partitions.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same for tables at their ends, which hold back joins.
+const LOOK_AT_TABLES_EVERY: Duration = Duration::from_millis(50);
 /// How often the group's offsets are asked for near the end of a bounded run.
 const ENDS_EVERY: Duration = Duration::from_millis(20);
 
@@ -150,9 +162,10 @@ impl Worker {
             Some(dir) if run.plan.has_state() => Some(Checkpoints::open(dir)?),
             _ => None,
         };
-        let producer = log.producer(&producer_settings(&run))?;
+        let mut producer = log.producer(&producer_settings(&run))?;
+        settle(producer.as_mut(), &run.plan)?;
         let consumer = join(log.as_ref(), &run)?;
-        let ends = run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish)).transpose()?;
+        let ends = run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish, run.raise_tables)).transpose()?;
         let of_lead =
             |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
         let leads = run.plan.leads().iter().filter_map(of_lead).collect();
@@ -181,6 +194,8 @@ impl Worker {
             asked_ends_at: None,
             patience: Duration::ZERO,
             away_since: None,
+            said_away_at: None,
+            fenced_at: VecDeque::new(),
             progress: Arc::default(),
         })
     }
@@ -283,7 +298,8 @@ impl Worker {
             Some(consumer) => consumer,
             None => self.consumer.insert(join(self.log.as_ref(), &self.run)?),
         };
-        let step = match consumer.poll(wait, self.run.max_poll_records)? {
+        let polled = consumer.poll(wait, self.run.max_poll_records).map_err(|error| self.outside(error))?;
+        let step = match polled {
             Polled::Idle => Step::Idle,
             Polled::Records(chunks) => {
                 self.polled = (self.epoch, chunks.into());
@@ -291,15 +307,22 @@ impl Worker {
                 Step::Worked
             }
             Polled::Assigned(partitions) => {
+                let partitions = self.admit(partitions)?;
+                tracing::info!(pipeline = self.name(), partitions = show(&partitions), "assigned");
                 self.event(Event::Assigned(partitions));
                 Step::Worked
             }
             Polled::Revoked(partitions) => {
+                tracing::info!(pipeline = self.name(), partitions = show(&partitions), "revoked");
                 self.event(Event::Revoked(partitions));
                 Step::Worked
             }
             Polled::Lost(partitions) => {
-                tracing::warn!(pipeline = self.name(), ?partitions, "partitions were lost: the open transaction is aborted");
+                tracing::warn!(
+                    pipeline = self.name(),
+                    partitions = show(&partitions),
+                    "partitions were lost: the open transaction is aborted"
+                );
                 self.event(Event::Lost(partitions));
                 Step::Worked
             }
@@ -310,6 +333,52 @@ impl Worker {
         self.event(Event::Tick);
         self.perform()?;
         Ok(step)
+    }
+
+    /// Partitions that were added to a source while this runs: keys may have moved to them, away from their state. Without state they are
+    /// taken up, except by a bounded run, whose range does not hold them.
+    fn admit(&mut self, partitions: Vec<TopicPartition>) -> Result<Vec<TopicPartition>> {
+        let plan = &self.run.plan;
+        let sources: Vec<_> = plan.topology.sources.iter().map(|source| source.topic.clone()).collect();
+        let counted = |at: &TopicPartition| {
+            let of_topic = sources.iter().zip(&plan.source_partitions).filter(|(topic, _)| **topic == at.topic);
+            of_topic.map(|(_, count)| *count).max().unwrap_or(i32::MAX)
+        };
+        let Some(added) = partitions.iter().filter(|at| at.partition.0 >= counted(at)).max_by_key(|at| at.partition.0).cloned()
+        else {
+            return Ok(partitions);
+        };
+        let (topic, before, now) = (&added.topic, counted(&added), added.partition.0 + 1);
+        if plan.has_state() {
+            let (pipeline, generation) = (&plan.names.pipeline, plan.names.generation);
+            return Err(Error::config(format!(
+                "topic \"{topic}\" has {now} partitions now, generation {generation} of pipeline \"{pipeline}\" began with {before}"
+            ))
+            .hint("keys have moved to other partitions than their state: start over with \"tidemill reset\""));
+        }
+        if let Some(end) = &self.run.end {
+            return Ok(partitions.into_iter().filter(|at| end.contains_key(at)).collect());
+        }
+        tracing::info!(pipeline = self.name(), %topic, before, now, "partitions were added: they are read from their start");
+        let wider = |(source, count): (&Topic, &i32)| if source == topic { now.max(*count) } else { *count };
+        let counts = sources.iter().zip(&plan.source_partitions).map(wider).collect();
+        let (topology, names, targets) = (plan.topology.clone(), plan.names.clone(), plan.targets.clone());
+        self.run.plan = Arc::new(Plan::new(topology, names, targets, counts, plan.letter_partitions, plan.message_bytes)?);
+        Ok(partitions)
+    }
+
+    /// What a consumer says of a topic that is gone, or of a place outside of the log, with what this pipeline's user can do.
+    fn outside(&self, error: Error) -> Error {
+        match &error.hint {
+            Some(why) if error.kind == Kind::Config => {
+                let pipeline = self.name();
+                let hint = format!(
+                    "{why}; nothing is passed over silently: start over with \"tidemill reset {pipeline} --yes\" and a --from within the log"
+                );
+                error.hint(hint)
+            }
+            _ => error,
+        }
     }
 
     fn take_polled(&mut self) -> Result<()> {
@@ -327,10 +396,35 @@ impl Worker {
     /// process uses (KIP-345). What it held is lost; it joins anew in the next round.
     fn expelled(&mut self, error: &Error) {
         tracing::warn!(pipeline = self.name(), %error, "expelled from the group: the open transaction is aborted, and the group joined again");
+        self.note_fenced();
         self.consumer = None;
         self.actions.clear();
         let held = self.core.held();
         self.event(Event::Lost(held));
+    }
+
+    /// Two processes of one identity (a copied state directory) fence each other for ever. Correctness does not depend on the identity, so
+    /// the one that notices takes another.
+    fn note_fenced(&mut self) {
+        let (often, within) = RIVALRY;
+        self.fenced_at.push_back(Instant::now());
+        if self.fenced_at.len() < often || !self.run.static_member {
+            return;
+        }
+        let since = self.fenced_at.pop_front();
+        if since.is_some_and(|since| since.elapsed() < within) {
+            self.fenced_at.clear();
+            let own = self.run.instance.split('-').next().unwrap_or_default();
+            let other = format!("{own}-{:08x}", rand::random::<u32>());
+            tracing::error!(
+                pipeline = self.name(),
+                instance = self.run.instance,
+                other,
+                "fenced again and again: another process seems to use a copy of this state directory; this one goes on under another id. \
+                 Give every process a state directory of its own"
+            );
+            self.run.instance = other;
+        }
     }
 
     /// One chunk through its task, up to the end of the range.
@@ -398,6 +492,14 @@ impl Worker {
         }
         let has_exchanges = ends.has_exchanges();
         self.finish()?;
+        if !self.tables_settled()? {
+            // The group's last word on the streams is what is committed.
+            if step == Step::Idle {
+                self.event(Event::Due);
+                self.perform()?;
+            }
+            return Ok(());
+        }
         if self.holds_all() && !has_exchanges {
             return self.ended();
         }
@@ -407,6 +509,21 @@ impl Worker {
             self.perform()?;
         }
         self.look_for_ends()
+    }
+
+    /// At the end of a range tables are raised to where the streams have come, once and for all.
+    fn tables_settled(&mut self) -> Result<bool> {
+        if !self.run.raise_tables || self.run.finish || !self.run.plan.has_tables() {
+            return Ok(true);
+        }
+        if !self.holds_all() {
+            let group = self.run.plan.names.group();
+            let Some(ends) = &self.ends else { return Ok(true) };
+            if self.core.is_open() || !ends.sources_committed(self.log.as_ref(), &group, &self.run.start)? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.raise_now()?)
     }
 
     /// Declares that nothing more will come, where the run does.
@@ -486,12 +603,18 @@ impl Worker {
                     self.actions.push_front(Action::Reopen);
                     Ok(())
                 }
-                Ok(()) => Ok(()),
+                Ok(()) => self.settle(),
             },
-            Action::Reopen => {
-                self.producer = self.log.producer(&producer_settings(&self.run))?;
-                Ok(())
-            }
+            Action::Reopen => match self.log.producer(&producer_settings(&self.run)) {
+                Ok(producer) => {
+                    self.producer = producer;
+                    // What may have been committed is asked for first.
+                    if self.actions.front() == Some(&Action::Ask) { Ok(()) } else { self.settle() }
+                }
+                // Another producer of the id was opened: no verdict on the group. It is tried again.
+                Err(error) if error.kind == Kind::Fenced => Err(Error { kind: Kind::Away, ..error }),
+                Err(error) => Err(error),
+            },
             Action::Ask => self.ask(),
             Action::GoBack => self.go_back(),
             Action::Drop(task) => {
@@ -580,6 +703,9 @@ impl Worker {
         let pipeline = self.name().to_string();
         tracing::warn!(pipeline, kind = error.kind.as_str(), %error, "a commit failed");
         metrics::counter!(metric::COMMIT_FAILURES, "pipeline" => pipeline, "kind" => error.kind.as_str()).increment(1);
+        if error.kind == Kind::Fenced {
+            self.note_fenced();
+        }
         self.event(Event::CommitFailed(error));
     }
 
@@ -635,7 +761,11 @@ impl Worker {
     /// Did the last commit happen? The stable offsets say.
     fn ask(&mut self) -> Result<()> {
         let partitions: Vec<TopicPartition> = self.intended.keys().cloned().collect();
-        let now = self.log.committed(&self.run.plan.names.group(), &partitions)?;
+        let now = match self.log.committed(&self.run.plan.names.group(), &partitions) {
+            // Perhaps because the transaction was never closed among the offsets.
+            Err(error) if error.kind == Kind::Away => return self.settle().and(Err(error)),
+            result => result?,
+        };
         let before = lock(&self.progress).positions.clone();
         let outcome = if now == self.intended {
             Outcome::Intended
@@ -645,8 +775,16 @@ impl Worker {
             Outcome::Neither
         };
         tracing::info!(pipeline = self.name(), ?outcome, "the outcome of the last commit is known");
+        if outcome != Outcome::Intended {
+            self.settle()?;
+        }
         self.event(Event::Outcome(outcome));
         Ok(())
+    }
+
+    /// Nothing of a transaction that was given up stays open where this pipeline writes.
+    fn settle(&mut self) -> Result<()> {
+        settle(self.producer.as_mut(), &self.run.plan)
     }
 
     /// Every task is built anew from its last commit.
@@ -709,32 +847,40 @@ impl Worker {
 
     /// The watermark of a partition that has been quiet for long enough goes to where those that move are.
     fn raise_quiet(&mut self) -> Result<()> {
-        let Some(idle_after) = self.run.idle_after else { return Ok(()) };
-        let every = LOOK_EVERY.min(idle_after);
+        let tables = self.run.raise_tables && self.run.plan.has_tables();
+        let every = match self.run.idle_after {
+            _ if tables => LOOK_AT_TABLES_EVERY.min(self.patience),
+            Some(idle_after) => LOOK_EVERY.min(idle_after),
+            None => return Ok(()),
+        };
         if self.core.has_left() || self.core.is_restoring() || self.looked_at.is_some_and(|at| at.elapsed() < every) {
             return Ok(());
         }
         self.looked_at = Some(Instant::now());
-        let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
+        self.raise_now().map(|_| ())
+    }
+
+    /// Looks for quiet partitions and raises them. Returns whether there was something to raise.
+    fn raise_now(&mut self) -> Result<bool> {
         let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p).collect();
-        let ends = self.log.end_offsets(&timed, Isolation::Uncommitted)?;
+        let asked: Vec<TopicPartition> = timed.into_iter().filter(|p| self.idle_after(p).is_some()).collect();
+        let ends = self.ends_of(&asked)?;
+        let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
         let now = self.now_ms();
-        for partition in &timed {
+        for partition in &asked {
             let quiet_ms = self.quiet.look(partition, positions[partition], ends[partition], now);
+            let idle_after = self.idle_after(partition).unwrap_or_default();
             let idle =
                 quiet_ms.is_some_and(|ms| u128::from(ms) >= idle_after.as_millis()) && !self.parked.contains_key(partition);
             if let Some(task) = self.run.plan.task_of(partition).and_then(|task| self.tasks.get_mut(&task)) {
                 task.set_idle(partition, idle);
             }
         }
-        let own: BTreeMap<TopicPartition, Stand> = self.tasks.values().flat_map(Task::stands).collect();
-        if !own.values().any(|stand| stand.idle) {
-            return Ok(());
-        }
-        let others = if self.holds_all() { BTreeMap::new() } else { self.stands_of_others()? };
-        for (partition, to) in idle::raises(&own, &others) {
+        let raises = self.raises()?;
+        let raised = !raises.is_empty();
+        for (partition, to) in raises {
             let at = positions[&partition];
-            tracing::info!(pipeline = self.name(), %partition, offset = at.0, %to, "idle: its watermark is raised");
+            tracing::debug!(pipeline = self.name(), %partition, offset = at.0, %to, "idle: its watermark is raised");
             metrics::counter!(metric::IDLE_RAISES, "pipeline" => self.name().to_string()).increment(1);
             self.decide(Decision { partition, at, to })?;
         }
@@ -742,7 +888,44 @@ impl Worker {
             self.event(Event::Processed { records: 0, bytes: 0 });
             self.perform()?;
         }
-        Ok(())
+        Ok(raised)
+    }
+
+    /// Streams go to where the other streams are, a table to where the streams are that it meets.
+    fn raises(&self) -> Result<Vec<(TopicPartition, Watermark)>> {
+        let plan = &self.run.plan;
+        let stands = self.tasks.values().flat_map(Task::stands);
+        let (tables, own): (BTreeMap<_, _>, BTreeMap<_, _>) = stands.partition(|(p, _)| plan.is_table(&p.topic));
+        if !own.values().chain(tables.values()).any(|stand| stand.idle) {
+            return Ok(Vec::new());
+        }
+        let others = if self.holds_all() { BTreeMap::new() } else { self.stands_of_others()? };
+        let mut raises = idle::raises(&own, &others);
+        for (partition, stand) in tables {
+            let known = |p: TopicPartition| own.get(&p).or_else(|| others.get(&p)).map(|stand| (p, *stand));
+            let met: BTreeMap<TopicPartition, Stand> = plan.met_by(&partition).into_iter().filter_map(known).collect();
+            raises.extend(idle::raises(&BTreeMap::from([(partition, stand)]), &met));
+        }
+        Ok(raises)
+    }
+
+    /// For how long a partition has to be at its end to be idle; `None`: it never is.
+    fn idle_after(&self, partition: &TopicPartition) -> Option<Duration> {
+        match self.run.plan.is_table(&partition.topic) {
+            true => self.run.raise_tables.then_some(Duration::ZERO),
+            false => self.run.idle_after,
+        }
+    }
+
+    /// Where partitions end: the range's end, or the log's.
+    fn ends_of(&self, partitions: &[TopicPartition]) -> Result<OffsetVector> {
+        let known = |p: &TopicPartition| self.ends.as_ref().and_then(|ends| ends.get(p)).map(|end| (p.clone(), end));
+        let mut found: OffsetVector = partitions.iter().filter_map(known).collect();
+        let open: Vec<TopicPartition> = partitions.iter().filter(|p| !found.contains_key(*p)).cloned().collect();
+        if !open.is_empty() {
+            found.extend(self.log.end_offsets(&open, Isolation::Uncommitted)?);
+        }
+        Ok(found)
     }
 
     /// All source partitions with event time, as of the group's last commits.
@@ -765,6 +948,9 @@ impl Worker {
         if self.away_since.is_none() {
             self.away_since = Some(Instant::now());
             tracing::warn!(pipeline = self.name(), %error, "away: it is tried again until it answers");
+        } else if self.said_away_at.is_none_or(|at| at.elapsed() >= SAY_AWAY) {
+            self.said_away_at = Some(Instant::now());
+            tracing::warn!(pipeline = self.name(), %error, "still away");
         }
     }
 
@@ -822,12 +1008,21 @@ fn join(log: &dyn Log, run: &Run) -> Result<Box<dyn Consumer>> {
     })
 }
 
+fn settle(producer: &mut dyn Producer, plan: &Plan) -> Result<()> {
+    producer.settle(&plan.written()?, &plan.names.group())
+}
+
 fn producer_settings(run: &Run) -> ProducerSettings {
     let id = run.plan.names.transactional_id(&run.instance);
     ProducerSettings {
         transactional_id: Some(id).filter(|_| run.delivery == Delivery::ExactlyOnce),
         transaction_timeout: run.transaction_timeout,
     }
+}
+
+/// As offset vectors write them: `orders:0,orders:1`.
+fn show(partitions: &[TopicPartition]) -> String {
+    partitions.iter().map(|at| format!("{}:{}", at.topic, at.partition)).collect::<Vec<_>>().join(",")
 }
 
 fn lock(progress: &Mutex<Progress>) -> std::sync::MutexGuard<'_, Progress> {

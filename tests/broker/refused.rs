@@ -117,3 +117,82 @@ fn nobody_answers() {
     std::fs::write(&site.config, text).unwrap();
     refused(&site, &["run", shop.sql()], &["127.0.0.1:1"]);
 }
+
+#[test]
+fn somebody_else_answers_or_nobody_speaks() {
+    let Some(world) = World::shared("wrong") else { return };
+    let shop = Shop::open(&world);
+    // Takes connections and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let silent = silent.local_addr().unwrap().to_string();
+    let registry = world.registry_url.trim_start_matches("http://").split('/').next().unwrap().to_string();
+    for address in [&silent, &registry] {
+        let site = world.site("broker", &format!("[kafka]\nbrokers = \"{address}\"\n"));
+        refused(&site, &["run", shop.sql()], &[address]);
+        refused(&site, &["lag"], &[address]);
+    }
+    for address in [&silent, &world.broker.brokers] {
+        let site = world.site("registry", "");
+        let text = std::fs::read_to_string(&site.config).unwrap().replace(&registry, address);
+        std::fs::write(&site.config, text).unwrap();
+        refused(&site, &["run", shop.sql()], &[address]);
+    }
+    let site = world.site("path", "");
+    let text = std::fs::read_to_string(&site.config).unwrap().replace("/apis/ccompat/v7", "/nowhere");
+    std::fs::write(&site.config, text).unwrap();
+    refused(&site, &["run", shop.sql()], &["/nowhere"]);
+}
+
+#[test]
+fn what_is_no_pipeline() {
+    let Some(world) = World::shared("none") else { return };
+    let site = world.site("live", "");
+    let run = |text: &str, says: &[&str]| {
+        let file = world.file("none.sql", text);
+        refused(&site, &["run", file.to_str().unwrap()], says);
+    };
+    run("", &["none.sql"]);
+    run("-- nothing yet\n", &["none.sql"]);
+    run("SET 'pipeline.name' = 'none';", &["none.sql"]);
+    refused(&site, &["run", world.dir.path().to_str().unwrap()], &["can't be read"]);
+}
+
+#[test]
+fn bounds_that_lie_outside_of_the_log() {
+    let Some(world) = World::shared("bounds") else { return };
+    let shop = Shop::open(&world);
+    let site = world.site("live", "");
+    world.write(&shop.orders, &Source::new(1, shop.writer.clone()).batch(1_000));
+    let orders = shop.orders.as_str();
+    let all = |offset: i64| (0..3).map(|p| format!("{orders}:{p}={offset}")).collect::<Vec<_>>().join(",");
+    refused(&site, &["run", shop.sql(), "--from", &all(1_000_000)], &["--from", "1000000", orders, "end"]);
+    refused(&site, &["run", shop.sql(), "--from", &format!("{orders}:0=5")], &["--from", orders, "partition 1"]);
+    refused(&site, &["run", shop.sql(), "--from", &format!("{},{orders}:7=0", all(0))], &["--from", "partition 7"]);
+    refused(&site, &["run", shop.sql(), "--from", &format!("{},nothing:0=0", all(0))], &["--from", "nothing"]);
+    refused(&site, &["run", shop.sql(), "--from", "tomorrow"], &["tomorrow", "2026-01-01T00:00:00Z"]);
+    refused(&site, &["run", shop.sql(), "--from", &format!("{orders}:0=-5")], &["-5"]);
+    let backfill = |from: &str, to: &str, says: &[&str]| {
+        refused(&site, &["backfill", shop.sql(), "--from", from, "--to", to], says);
+    };
+    backfill("earliest", &all(1_000_000), &["--to", "1000000"]);
+    backfill(&all(9), &all(3), &["--from", "9", "3"]);
+    backfill("earliest", "2026-13-01T00:00:00Z", &["2026-13-01T00:00:00Z"]);
+    assert!(world.log.topics(&format!("tidemill.{}", world.name)).unwrap().is_empty(), "nothing was created");
+    let start = world.ends(&shop.orders);
+    world.log.delete_records(&start).unwrap();
+    refused(&site, &["run", shop.sql(), "--from", &all(0)], &["--from", "log start"]);
+}
+
+#[test]
+fn a_state_directory_that_can_not_be_had() {
+    let Some(world) = World::shared("nowhere") else { return };
+    let shop = Shop::open(&world);
+    let site = world.site("live", "");
+    let file = world.file("file", "this is no directory");
+    let inside = file.join("state");
+    let said = refused(&site, &["run", shop.sql(), "--state-dir", inside.to_str().unwrap()], &["file/state", "--state-dir"]);
+    assert!(said.stderr.contains("can't be created"), "{}", said.stderr);
+    // What nobody may write, not even root.
+    refused(&site, &["run", shop.sql(), "--state-dir", "/proc/tidemill"], &["/proc/tidemill", "--state-dir"]);
+    assert!(world.log.topics(&format!("tidemill.{}", world.name)).unwrap().is_empty(), "nothing was created");
+}

@@ -38,12 +38,16 @@ pub(super) struct Described {
 
 /// Asks for topics by name; those that do not exist are left out. Never creates one.
 pub(super) fn describe(client: &Client, topics: &[Topic]) -> Result<Vec<Described>> {
+    describe_within(client, topics, QUERY_TIMEOUT)
+}
+
+pub(super) fn describe_within(client: &Client, topics: &[Topic], timeout: Duration) -> Result<Vec<Described>> {
     if topics.is_empty() {
         return Ok(Vec::new());
     }
     let names: Vec<CString> = topics.iter().map(|topic| CString::new(topic.as_str()).unwrap_or_default()).collect();
     let mut pointers: Vec<*const c_char> = names.iter().map(|name| name.as_ptr()).collect();
-    let event = ask(client, rk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, |options, queue| {
+    let event = ask(client, rk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_DESCRIBETOPICS, timeout, |options, queue| {
         // SAFETY: the collection copies the names and is freed after the request was made.
         unsafe {
             let collection = rk::rd_kafka_TopicCollection_of_topic_names(pointers.as_mut_ptr(), pointers.len());
@@ -124,7 +128,7 @@ pub(super) fn list_offsets(
     }
     let started = Instant::now();
     loop {
-        match list_offsets_once(client, partitions, place, isolation) {
+        match list_offsets_once(client, partitions, place, isolation, QUERY_TIMEOUT) {
             // A leader that moved, or a topic just created: soon over. librdkafka goes on with the leaders that it remembers (seen: a broker
             // that came back refused their epoch for minutes), so it is made to ask for all of them again.
             Err(error) if error.kind == Kind::Away && started.elapsed() < QUERY_TIMEOUT / 2 => {
@@ -136,11 +140,13 @@ pub(super) fn list_offsets(
     }
 }
 
-fn list_offsets_once(
+/// One question; an answer that a moved leader spoils is `Away`.
+pub(super) fn list_offsets_once(
     client: &Client,
     partitions: &[TopicPartition],
     place: Place,
     isolation: Isolation,
+    timeout: Duration,
 ) -> Result<BTreeMap<TopicPartition, Option<NextOffset>>> {
     let spec = match place {
         Place::Start => rk::rd_kafka_OffsetSpec_t::RD_KAFKA_OFFSET_SPEC_EARLIEST as i64,
@@ -153,7 +159,7 @@ fn list_offsets_once(
         Isolation::Committed => rk::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_COMMITTED,
         Isolation::Uncommitted => rk::rd_kafka_IsolationLevel_t::RD_KAFKA_ISOLATION_LEVEL_READ_UNCOMMITTED,
     };
-    let event = ask(client, rk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS, |options, queue| {
+    let event = ask(client, rk::rd_kafka_admin_op_t::RD_KAFKA_ADMIN_OP_LISTOFFSETS, timeout, |options, queue| {
         // SAFETY: options, list and queue live through the calls, which copy.
         unsafe {
             rk::rd_kafka_error_destroy(rk::rd_kafka_AdminOptions_set_isolation_level(options, level));
@@ -204,6 +210,7 @@ fn unlisted(client: &Client, partitions: &[TopicPartition], failure: &Failure) -
 fn ask(
     client: &Client,
     operation: rk::rd_kafka_admin_op_t,
+    timeout: Duration,
     request: impl FnOnce(*mut rk::rd_kafka_AdminOptions_t, &Queue),
 ) -> Result<Event, Failure> {
     let queue = Queue::new(client);
@@ -211,11 +218,11 @@ fn ask(
     // SAFETY: the options are ours until destroyed.
     unsafe {
         let options = rk::rd_kafka_AdminOptions_new(client.rk, operation);
-        rk::rd_kafka_AdminOptions_set_request_timeout(options, millis(QUERY_TIMEOUT), text.as_mut_ptr(), text.len());
+        rk::rd_kafka_AdminOptions_set_request_timeout(options, millis(timeout), text.as_mut_ptr(), text.len());
         request(options, &queue);
         rk::rd_kafka_AdminOptions_destroy(options);
     }
-    let event = queue.poll(QUERY_TIMEOUT + Duration::from_secs(1));
+    let event = queue.poll(timeout + Duration::from_secs(1));
     let event = event.ok_or_else(|| Failure::of(Code::OperationTimedOut, "no answer".to_owned()))?;
     match event.failure() {
         Some(failure) => Err(failure),

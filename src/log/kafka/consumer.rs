@@ -11,7 +11,7 @@
 //! ```
 //! Both cooperative-sticky and `group.protocol=consumer` (KIP-848) are incremental in this sense.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ffi::c_void;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -21,24 +21,28 @@ use std::time::{Duration, Instant};
 use rdkafka::bindings as rk;
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
-use crate::error::{Error, Result};
-use crate::log::{Consumer, ConsumerSettings, GroupMetadata, Polled};
-use crate::record::{OffsetVector, TopicPartition};
+use crate::error::{Error, Kind, Result};
+use crate::log::{Consumer, ConsumerSettings, GroupMetadata, Isolation, Polled};
+use crate::record::{OffsetVector, Topic, TopicPartition};
 
-use super::KafkaLog;
 use super::failure::Failure;
 use super::fetch::Fetch;
 use super::native::{Client, Partitions, Queue, Shared, entries, millis, owned};
+use super::{KafkaLog, admin};
 
 const SEEK_TIMEOUT: Duration = Duration::from_secs(5);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(10);
 const UNSUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How often it is looked whether the topics are still the same.
+const LOOK_EVERY: Duration = Duration::from_secs(30);
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+const LOOK_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(super) type Rebalances = VecDeque<Rebalance>;
 
 pub(super) enum Rebalance {
     Assigned(Vec<TopicPartition>, Option<Captured>),
-    Revoked(Vec<TopicPartition>),
+    Revoked(Vec<TopicPartition>, Option<Captured>),
     Lost(Vec<TopicPartition>),
 }
 
@@ -51,7 +55,17 @@ pub(super) struct GroupMember {
     revoked: BTreeSet<TopicPartition>,
     /// Released, to be taken from the fetcher with the answer.
     released: Vec<TopicPartition>,
+    /// The topics as they were when the group was joined.
+    seen: BTreeMap<Topic, Seen>,
+    looked_at: Instant,
     membership: Arc<Membership>,
+}
+
+/// Of a topic.
+struct Seen {
+    /// Where the broker tells it.
+    id: Option<String>,
+    partitions: i32,
 }
 
 /// What [`GroupMetadata`] holds here: the member as it was when the assignment was made.
@@ -124,7 +138,13 @@ unsafe extern "C" fn on_rebalance(
             if lost || shared.closing.load(Ordering::Relaxed) {
                 unassign(client, |partition| shared.member.get().is_none_or(|member| goes_with(member, &partitions, partition)));
             }
-            if lost { Rebalance::Lost(partitions) } else { Rebalance::Revoked(partitions) }
+            if lost {
+                Rebalance::Lost(partitions)
+            } else {
+                // SAFETY: as above. What is not lost is still this member's until it answers, and the group has a new generation already:
+                // the commit that comes before the answer needs that one. A member that was expelled has none.
+                Rebalance::Revoked(partitions, unsafe { Captured::now(client) })
+            }
         }
         code => {
             tracing::warn!(?code, "rebalance failed");
@@ -169,10 +189,15 @@ fn unassign(client: *mut rk::rd_kafka_t, which: impl Fn(&TopicPartition) -> bool
 
 impl GroupMember {
     pub fn join(log: &KafkaLog, settings: &ConsumerSettings) -> Result<GroupMember> {
-        for topic in settings.topics.keys() {
-            if log.describe(std::slice::from_ref(topic))?.is_empty() {
-                return Err(Error::config(format!("topic \"{topic}\" does not exist")));
-            }
+        let names: Vec<Topic> =
+            settings.topics.iter().flat_map(|(lead, followers)| [lead].into_iter().chain(followers)).cloned().collect();
+        let seen: BTreeMap<Topic, Seen> = log
+            .describe(&names)?
+            .into_iter()
+            .map(|topic| (topic.topic, Seen { id: topic.id, partitions: topic.partitions }))
+            .collect();
+        if let Some(missing) = names.iter().find(|topic| !seen.contains_key(*topic)) {
+            return Err(Error::config(format!("topic \"{missing}\" does not exist")));
         }
         let mut fixed = vec![("isolation.level", "read_committed")];
         if !log.settings().group_protocol_consumer() {
@@ -184,6 +209,11 @@ impl GroupMember {
         // A large restore happens between two polls.
         let poll = ("max.poll.interval.ms", "3600000");
         fixed.extend(Some(poll).filter(|(name, _)| !log.settings().properties.contains_key(*name)));
+        // Under KIP-848 a killed static member keeps its place until its session ends, and its successor is refused as long
+        // (UNRELEASED_INSTANCE_ID): there the instance would only be in its own way.
+        let mut settings = settings.clone();
+        settings.instance_id = settings.instance_id.filter(|_| !log.settings().group_protocol_consumer());
+        let settings = &settings;
         if let Some(instance) = &settings.instance_id {
             fixed.push(("group.instance.id", instance));
         }
@@ -207,6 +237,8 @@ impl GroupMember {
             paused: BTreeSet::new(),
             revoked: BTreeSet::new(),
             released: Vec::new(),
+            seen,
+            looked_at: Instant::now(),
             membership: Arc::new(membership),
         })
     }
@@ -226,8 +258,9 @@ impl GroupMember {
                         return Some(Polled::Assigned(partitions));
                     }
                 }
-                Rebalance::Revoked(partitions) if partitions.is_empty() => unassign(self.fetch.client.rk, |_| false),
-                Rebalance::Revoked(partitions) => {
+                Rebalance::Revoked(partitions, _) if partitions.is_empty() => unassign(self.fetch.client.rk, |_| false),
+                Rebalance::Revoked(partitions, captured) => {
+                    self.remember(captured);
                     self.fetch.stop(&self.going(&partitions));
                     self.revoked.extend(partitions.iter().cloned());
                     return Some(Polled::Revoked(partitions));
@@ -299,17 +332,67 @@ impl GroupMember {
         result.map_err(|failure| failure.error("seek"))?;
         let unstarted: Vec<_> = list.iter().filter(|entry| entry.code != Code::NoError).map(|entry| entry.partition()).collect();
         if !unstarted.is_empty() {
-            unassign(self.fetch.client.rk, |partition| unstarted.contains(partition));
-            self.hand_over(unstarted.iter().map(|partition| (partition, moved[partition].0)))?;
+            let again: OffsetVector = unstarted.into_iter().map(|partition| (partition.clone(), moved[&partition])).collect();
+            self.restart(&again)?;
         }
         Ok(())
+    }
+
+    /// Takes partitions from the fetcher and gives them back.
+    fn restart(&mut self, at: &OffsetVector) -> Result<()> {
+        unassign(self.fetch.client.rk, |partition| at.contains_key(partition));
+        self.fetch.wait_until_let_go(at)?;
+        self.hand_over(at.iter().map(|(partition, next)| (partition, next.0)))?;
+        self.fetch.set(at);
+        let paused: Vec<_> = self.paused.iter().filter(|partition| at.contains_key(*partition)).cloned().collect();
+        if paused.is_empty() { Ok(()) } else { self.set_paused(&paused, true) }
+    }
+
+    /// What is read is the topic that was there when the group was joined: not one of the same name, and not nothing.
+    fn look_at_topics(&mut self) -> Result<()> {
+        if !self.fetch.take_missing() && self.looked_at.elapsed() < LOOK_EVERY {
+            return Ok(());
+        }
+        self.looked_at = Instant::now();
+        let Some(fault) = self.fault() else { return Ok(()) };
+        // A broker that was just started may not know all of them yet.
+        std::thread::sleep(LOOK_AGAIN);
+        match self.fault() {
+            Some(again) if again == fault => Err(Error::config(fault.0).hint(fault.1)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What differs, with a reason; `None` also when nobody answers.
+    fn fault(&self) -> Option<(String, &'static str)> {
+        let names: Vec<Topic> = self.seen.keys().cloned().collect();
+        let found = admin::describe_within(&self.fetch.client, &names, LOOK_TIMEOUT).ok()?;
+        self.seen.iter().find_map(|(topic, known)| {
+            let Some(now) = found.iter().find(|found| found.topic == *topic) else {
+                return Some((format!("topic \"{topic}\" was deleted while it was read"), "what was not read yet is gone"));
+            };
+            if now.id != known.id {
+                let what = format!("topic \"{topic}\" was deleted and created again while it was read");
+                return Some((what, "what was not read yet is gone"));
+            }
+            // The group shares out new partitions of a lead; nobody would ever read those of a follower.
+            let (before, now) = (known.partitions, now.partitions);
+            (before != now && !self.settings.topics.contains_key(topic)).then(|| {
+                let what = format!("topic \"{topic}\" has {now} partitions now, and had {before} when it was begun to be read");
+                (what, "a restart takes them up where no state depends on how keys are distributed")
+            })
+        })
     }
 
     fn hand_over<'a>(&self, from: impl IntoIterator<Item = (&'a TopicPartition, i64)>) -> Result<()> {
         let list = Partitions::with(from);
         // SAFETY: client and list live.
         let result = Failure::check(unsafe { rk::rd_kafka_incremental_assign(self.fetch.client.rk, list.0) });
-        result.map_err(|failure| failure.error("assign partitions"))
+        result.map_err(|failure| match failure.code {
+            // The group went on meanwhile, which the next poll would say.
+            Code::State | Code::Conflict => failure.error_of(Kind::Fenced, "assign partitions"),
+            _ => failure.error("assign partitions"),
+        })
     }
 
     fn set_paused(&self, partitions: &[TopicPartition], paused: bool) -> Result<()> {
@@ -394,6 +477,11 @@ impl Consumer for GroupMember {
             return Ok(event);
         }
         self.refresh();
+        self.look_at_topics()?;
+        let stuck = self.fetch.stuck(Isolation::Committed, |partition| self.paused.contains(partition), false)?;
+        if !stuck.is_empty() {
+            self.restart(&stuck)?;
+        }
         let client = self.fetch.client.clone();
         let interrupted = || !client.shared().rebalances.lock().unwrap_or_else(PoisonError::into_inner).is_empty();
         let chunks = self.fetch.poll(timeout, max_records, interrupted)?;

@@ -15,8 +15,10 @@ use rdkafka::bindings as rk;
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
 use crate::error::{Error, Kind, Result};
+use crate::log::Isolation;
 use crate::record::{Bytes, Chunk, Header, NextOffset, Offset, OffsetVector, TopicPartition};
 
+use super::admin::{Place, list_offsets, list_offsets_once, names};
 use super::failure::Failure;
 use super::native::{Client, Partitions, Queue, millis};
 
@@ -27,6 +29,18 @@ const POSITIONS_EVERY: Duration = Duration::from_millis(100);
 /// The most messages that one call takes.
 const BATCH_MAX: usize = 1 << 16;
 
+/// A partition from which nothing comes for so long, though there is something, is started again; after twice as long the next time.
+const SILENCE: Duration = Duration::from_secs(5);
+const SILENCE_MAX: Duration = Duration::from_secs(320);
+/// A caller that did not poll for so long can't tell silence.
+const UNPOLLED: Duration = Duration::from_secs(1);
+/// When a partition with a fault is started again, and how often before bytes that can't be read are given up.
+const RETRY: Duration = Duration::from_millis(500);
+const BROKEN_TRIES: u32 = 10;
+const LET_GO_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the question may take whether there is something.
+const WATCH_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// One partition that is being read.
 struct Slot {
     partition: TopicPartition,
@@ -35,9 +49,36 @@ struct Slot {
     position: NextOffset,
     /// Messages are dropped: the partition is revoked and will be released.
     stopped: bool,
+    /// An error came in the place of its records.
+    fault: Option<Fault>,
+    /// How often it was started again since it last moved.
+    restarts: u32,
+    /// When it last moved.
+    moved_at: Instant,
+    /// How long it may be silent before somebody asks.
+    patience: Duration,
     chunk: Option<Chunk>,
     /// Rows, key bytes and value bytes of the last chunk.
     capacity: (usize, usize, usize),
+}
+
+/// The client counts such an error as a record: its position, and what it delivers next, may lie behind records that were never seen. Nothing
+/// is believed until the partition was started again where it stood.
+struct Fault {
+    at: Instant,
+    /// The position seemed to be outside of the log.
+    outside: bool,
+    /// The bytes themselves are bad, which the next try may find again.
+    broken: bool,
+    text: String,
+}
+
+impl Slot {
+    fn moved(&mut self) {
+        self.moved_at = Instant::now();
+        self.patience = SILENCE;
+        self.restarts = 0;
+    }
 }
 
 /// Reads the partitions assigned to one librdkafka consumer.
@@ -53,6 +94,11 @@ pub(super) struct Fetch {
     last: usize,
     messages: Vec<*mut rk::rd_kafka_message_t>,
     error: Option<Error>,
+    /// A topic was said not to exist.
+    missing: bool,
+    polled_at: Instant,
+    /// The last look into the queue took all that was in it.
+    drained: bool,
 }
 
 // SAFETY: the raw pointers are librdkafka's, whose objects are thread-safe; `messages` holds none between calls.
@@ -69,6 +115,9 @@ impl Fetch {
             last: 0,
             messages: Vec::new(),
             error: None,
+            missing: false,
+            polled_at: Instant::now(),
+            drained: false,
         }
     }
 
@@ -93,12 +142,20 @@ impl Fetch {
     pub fn set(&mut self, from: &OffsetVector) {
         for (partition, position) in from {
             match self.slots.iter_mut().find(|slot| slot.partition == *partition) {
-                Some(slot) => slot.position = *position,
+                Some(slot) => {
+                    slot.position = *position;
+                    slot.fault = None;
+                    slot.moved_at = Instant::now();
+                }
                 None => self.slots.push(Slot {
                     partition: partition.clone(),
                     topic: ptr::null_mut(),
                     position: *position,
                     stopped: false,
+                    fault: None,
+                    restarts: 0,
+                    moved_at: Instant::now(),
+                    patience: SILENCE,
                     chunk: None,
                     capacity: (0, 0, 0),
                 }),
@@ -129,9 +186,18 @@ impl Fetch {
         if let Some(error) = self.error.take() {
             return Err(error);
         }
+        if self.polled_at.elapsed() > UNPOLLED {
+            self.slots.iter_mut().for_each(|slot| slot.moved_at = Instant::now());
+        }
         let started = Instant::now();
+        let chunks = self.poll_until(started + timeout, max, interrupted);
+        self.polled_at = Instant::now();
+        chunks
+    }
+
+    fn poll_until(&mut self, until: Instant, max: usize, interrupted: impl Fn() -> bool) -> Result<Vec<Chunk>> {
         loop {
-            let left = timeout.saturating_sub(started.elapsed());
+            let left = until.saturating_duration_since(Instant::now());
             let taken = self.take(left.min(SLICE), max.clamp(1, BATCH_MAX))?;
             if taken == 0 || self.asked_at.elapsed() >= POSITIONS_EVERY {
                 self.move_positions();
@@ -163,6 +229,7 @@ impl Fetch {
             _ => 0,
         };
         let taken = usize::try_from(first).unwrap_or(0) + usize::try_from(rest).unwrap_or(0);
+        self.drained = taken < max;
         for i in 0..taken {
             let message = self.messages[i];
             // SAFETY: librdkafka filled the first `taken` pointers with messages of ours, each freed here and once.
@@ -188,7 +255,7 @@ impl Fetch {
         // SAFETY: passed on.
         let Some(at) = (unsafe { self.slot(message) }) else { return };
         let slot = &mut self.slots[at];
-        if slot.stopped || message.offset < slot.position.0 {
+        if slot.stopped || slot.fault.is_some() || message.offset < slot.position.0 {
             return;
         }
         let (mut kind, mut headers) = (rk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_NOT_AVAILABLE, Vec::new());
@@ -209,6 +276,7 @@ impl Fetch {
         chunk.log_append_time |= kind == rk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME;
         chunk.push(Offset(message.offset), timestamp, key, value, headers);
         slot.position = chunk.next;
+        slot.moved();
     }
 
     /// # Safety
@@ -249,14 +317,19 @@ impl Fetch {
                 Some(fatal) => fatal.error_of(Kind::Failed, what),
                 None => failure.error_of(Kind::Failed, what),
             },
-            Code::AutoOffsetReset | Code::OffsetOutOfRange => {
-                let position = at.map_or(String::new(), |at| format!("offset {}", self.slots[at].position));
-                failure.error_of(Kind::Config, format!("{what}: {position} is outside of the log"))
+            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition | Code::UnknownTopicId => {
+                tracing::info!(code = ?code, "{what}: {}", failure.text);
+                self.missing = true;
+                return;
             }
-            Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition if at.is_some() => failure.error(what),
             Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed => failure.error(what),
             _ => {
                 tracing::warn!(code = ?code, "{what}: {}", failure.text);
+                let outside = matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange);
+                if let Some(at) = at.filter(|_| outside || message.offset >= 0) {
+                    let fault = Fault { at: Instant::now(), outside, broken: broken(code), text: failure.text };
+                    self.slots[at].fault.get_or_insert(fault);
+                }
                 return;
             }
         };
@@ -276,12 +349,122 @@ impl Fetch {
         }
         // The list keeps its order: it was made from the slots.
         for (slot, entry) in self.slots.iter_mut().zip(self.asked.iter()) {
-            if slot.stopped || entry.code != Code::NoError || entry.offset <= slot.position.0 {
+            if slot.stopped || slot.fault.is_some() || entry.code != Code::NoError || entry.offset <= slot.position.0 {
                 continue;
             }
             slot.position = NextOffset(entry.offset);
+            slot.moved();
             slot.chunk.get_or_insert_with(|| Chunk::empty(slot.partition.clone(), slot.position)).next = slot.position;
         }
+    }
+
+    /// Whether a topic was said not to exist, since it was asked last.
+    pub fn take_missing(&mut self) -> bool {
+        std::mem::take(&mut self.missing)
+    }
+
+    /// Partitions that have to be started again at their positions: an error came in the place of their records, or nothing comes. `doubtful`:
+    /// those of which nobody says whether there is something, too.
+    ///
+    /// # Errors
+    /// `Config` when a position is outside of the log, with the numbers; `Failed` when what is there can't be read.
+    pub fn stuck(
+        &mut self,
+        isolation: Isolation,
+        paused: impl Fn(&TopicPartition) -> bool,
+        doubtful: bool,
+    ) -> Result<OffsetVector> {
+        let mut stuck = self.faulty()?;
+        if self.drained {
+            stuck.extend(self.silent(isolation, paused, doubtful));
+        }
+        Ok(stuck)
+    }
+
+    /// Partitions with a fault, once it is old enough to try again.
+    fn faulty(&mut self) -> Result<OffsetVector> {
+        let due = |fault: &Fault| fault.outside || fault.at.elapsed() >= RETRY;
+        let due: Vec<usize> = (0..self.slots.len())
+            .filter(|at| !self.slots[*at].stopped && self.slots[*at].fault.as_ref().is_some_and(due))
+            .collect();
+        let outside = |slot: &&Slot| slot.fault.as_ref().is_some_and(|fault| fault.outside);
+        let asked = due.iter().map(|at| &self.slots[*at]).filter(outside).map(|slot| (slot.partition.clone(), slot.position));
+        self.check_inside(&asked.collect())?;
+        let mut faulty = OffsetVector::new();
+        for at in due {
+            let slot = &mut self.slots[at];
+            slot.restarts += 1;
+            if let Some(fault) = slot.fault.as_ref().filter(|fault| fault.broken && slot.restarts > BROKEN_TRIES) {
+                return Err(Error::failed(format!("{}: offset {} can't be read: {}", slot.partition, slot.position, fault.text))
+                    .hint("nothing is passed over: look at the broker's log, and at \"receive.message.max.bytes\" for large records"));
+            }
+            faulty.insert(slot.partition.clone(), slot.position);
+        }
+        Ok(faulty)
+    }
+
+    /// The client says that a position is outside of the log also when a leader was only about to come back: the broker's numbers count.
+    fn check_inside(&self, positions: &OffsetVector) -> Result<()> {
+        let partitions: Vec<TopicPartition> = positions.keys().cloned().collect();
+        let starts = list_offsets(&self.client, &partitions, Place::Start, Isolation::Uncommitted)?;
+        let ends = list_offsets(&self.client, &partitions, Place::End, Isolation::Uncommitted)?;
+        for (partition, position) in positions {
+            if let (Some(start), Some(end)) = (starts[partition], ends[partition])
+                && (*position < start || *position > end)
+            {
+                return Err(outside(partition, *position, start, end));
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the client has let go of partitions that were taken from it: until then it tells their old positions.
+    pub fn wait_until_let_go(&self, partitions: &OffsetVector) -> Result<()> {
+        let invalid = i64::from(rk::RD_KAFKA_OFFSET_INVALID);
+        let list = Partitions::with(partitions.keys().map(|partition| (partition, invalid)));
+        let started = Instant::now();
+        loop {
+            // SAFETY: client and list live.
+            unsafe { rk::rd_kafka_position(self.client.rk, list.0) };
+            if list.iter().all(|entry| entry.code != Code::NoError || entry.offset < 0) {
+                return Ok(());
+            }
+            if started.elapsed() > LET_GO_TIMEOUT {
+                return Err(Error::away("the client does not let go of partitions"));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Partitions that have not moved for a while though nothing waits in the queue and the log goes on behind their position.
+    fn silent(&mut self, isolation: Isolation, paused: impl Fn(&TopicPartition) -> bool, doubtful: bool) -> OffsetVector {
+        let quiet = |slot: &Slot| slot.moved_at.elapsed() >= slot.patience && !slot.stopped && !paused(&slot.partition);
+        let asked: Vec<TopicPartition> =
+            self.slots.iter().filter(|slot| quiet(slot)).map(|slot| slot.partition.clone()).collect();
+        if asked.is_empty() {
+            return OffsetVector::new();
+        }
+        let ends = list_offsets_once(&self.client, &asked, Place::End, isolation, WATCH_TIMEOUT);
+        if ends.is_err() {
+            // librdkafka goes on with the leaders that it remembers, until it is made to ask again.
+            let _ = names(&self.client, WATCH_TIMEOUT);
+        }
+        let mut silent = OffsetVector::new();
+        for slot in self.slots.iter_mut().filter(|slot| asked.contains(&slot.partition)) {
+            slot.moved_at = Instant::now();
+            let behind = match &ends {
+                Ok(ends) => ends.get(&slot.partition).is_some_and(|end| *end > Some(slot.position)),
+                Err(_) => doubtful,
+            };
+            if behind || ends.is_err() {
+                slot.patience = (slot.patience * 2).min(SILENCE_MAX);
+            }
+            if behind {
+                tracing::warn!(partition = %slot.partition, position = %slot.position, "nothing comes: reading is started again");
+                silent.insert(slot.partition.clone(), slot.position);
+            }
+        }
+        silent
     }
 
     fn finish_chunks(&mut self) -> Vec<Chunk> {
@@ -294,6 +477,27 @@ impl Fetch {
         }
         chunks
     }
+}
+
+fn broken(code: Code) -> bool {
+    matches!(
+        code,
+        Code::BadMessage
+            | Code::BadCompression
+            | Code::NotImplemented
+            | Code::MessageSizeTooLarge
+            | Code::InvalidMessage
+            | Code::InvalidMessageSize
+    )
+}
+
+fn outside(partition: &TopicPartition, position: NextOffset, start: NextOffset, end: NextOffset) -> Error {
+    if position < start {
+        return Error::config(format!("{partition}: offset {position} is below the log start {start} (its end is {end})"))
+            .hint("the records in between were deleted before they were read");
+    }
+    Error::config(format!("{partition}: offset {position} is above the end {end} (its start is {start})"))
+        .hint("the topic was deleted and created again, or it is another cluster")
 }
 
 fn sized(partition: &TopicPartition, position: NextOffset, (rows, key_bytes, value_bytes): (usize, usize, usize)) -> Chunk {

@@ -18,17 +18,25 @@ use rdkafka::bindings as rk;
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
 use crate::error::{Error, Kind, Result};
-use crate::log::{CommittedOffsets, GroupMetadata, Producer, ProducerSettings};
-use crate::record::{Header, Outgoing, Topic};
+use crate::log::{CommittedOffset, CommittedOffsets, GroupMetadata, Isolation, Producer, ProducerSettings};
+use crate::record::{Header, NextOffset, Outgoing, Topic, TopicPartition};
 
 use super::KafkaLog;
+use super::admin::{Place, list_offsets};
 use super::consumer::Membership;
 use super::failure::Failure;
 use super::native::{Client, Event, Partitions, Queue, configure, millis};
 
-/// Transaction calls wait in such pieces; delivery reports are taken in between.
+/// Flush waits in such pieces; delivery reports are taken in between.
 const SLICE: Duration = Duration::from_millis(50);
+/// So do commit and abort, which are resumed by calling them again. Not shorter: librdkafka takes the answer of a first step that timed
+/// out for that of the next (a machine that is busy enough makes 50 ms too short for its own thread to run).
+const RESUMED_SLICE: Duration = Duration::from_millis(500);
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A transaction that is still open after so long is not about to be decided.
+const UNDECIDED: Duration = Duration::from_secs(4);
+/// How often a producer is opened again when another one of its id was opened at the same moment.
+const INIT_TRIES: u32 = 3;
 /// How long flush, offsets and commit may take, each; a longer transaction is the broker's to abort anyway.
 const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -66,7 +74,18 @@ impl Drop for TopicHandle {
 }
 
 impl Writer {
+    /// Another producer of the id that is opened at the same moment fences this one: that is no verdict on the group, so it is opened again.
     pub fn open(log: &KafkaLog, settings: &ProducerSettings) -> Result<Writer> {
+        for _ in 1..INIT_TRIES {
+            match Writer::open_once(log, settings) {
+                Err(error) if error.kind == Kind::Fenced => tracing::warn!("{error}: it is opened again"),
+                result => return result,
+            }
+        }
+        Writer::open_once(log, settings)
+    }
+
+    fn open_once(log: &KafkaLog, settings: &ProducerSettings) -> Result<Writer> {
         let timeout = settings.transaction_timeout.as_millis().to_string();
         let mut fixed = vec![("enable.idempotence", "true"), ("delivery.report.only.error", "true")];
         if let Some(id) = &settings.transactional_id {
@@ -127,7 +146,8 @@ impl Writer {
         let what = format!("{}: {during}", self.name());
         let cause = if failure.fatal || failure.code == Code::Fatal { self.client.fatal() } else { None };
         let cause = cause.as_ref().unwrap_or(failure);
-        let error = if cause.fatal || cause.fenced() {
+        // A call that is not valid in the client's state: what librdkafka holds of the transaction is not what was asked for.
+        let error = if cause.fatal || cause.fenced() || cause.code == Code::State {
             match cause.error(&what) {
                 config if config.kind == Kind::Config => config,
                 // Whatever is fatal to one producer, a new one can go on.
@@ -204,11 +224,17 @@ impl Writer {
     }
 
     /// One call of the transaction protocol, repeated while it says that it may be; the failure of the last try when the time is over.
-    fn retried(&mut self, timeout: Duration, call: impl Fn(*mut rk::rd_kafka_t, i32) -> *mut rk::rd_kafka_error_t) -> Retried {
+    fn retried(
+        &mut self,
+        timeout: Duration,
+        slice: Duration,
+        call: impl Fn(*mut rk::rd_kafka_t, i32) -> *mut rk::rd_kafka_error_t,
+    ) -> Retried {
         let started = Instant::now();
         let mut tries = 0;
         loop {
-            let result = Failure::check(call(self.client.rk, millis(SLICE)));
+            let left = timeout.saturating_sub(started.elapsed()).max(SLICE);
+            let result = Failure::check(call(self.client.rk, millis(slice.min(left))));
             self.take_reports();
             match result {
                 Ok(()) => return Ok(()),
@@ -230,7 +256,8 @@ impl Writer {
             return Err(Error::new(Kind::Abort, format!("group \"{group}\": no partitions were assigned yet")));
         };
         let list = list_of(offsets);
-        let result = self.retried(self.timeout, |client, timeout| {
+        // In one piece: it is not resumed, and librdkafka gives the transaction up when its own requests take longer than the piece.
+        let result = self.retried(self.timeout, self.timeout, |client, timeout| {
             // SAFETY: client, list and metadata live through the call.
             unsafe { rk::rd_kafka_send_offsets_to_transaction(client, list.0, captured.native, timeout) }
         });
@@ -247,7 +274,7 @@ impl Writer {
     }
 
     fn commit_transaction(&mut self) -> Result<()> {
-        let result = self.retried(self.timeout, |client, timeout| {
+        let result = self.retried(self.timeout, RESUMED_SLICE, |client, timeout| {
             // SAFETY: the client lives.
             unsafe { rk::rd_kafka_commit_transaction(client, timeout) }
         });
@@ -279,6 +306,47 @@ impl Writer {
             }
             Err(failure) => Err(self.explain(failure.error(what))),
         }
+    }
+
+    /// Partitions in which a transaction stays open for longer than one takes to be decided.
+    fn held_back(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>> {
+        let ends = list_offsets(&self.client, partitions, Place::End, Isolation::Uncommitted)?;
+        let started = Instant::now();
+        loop {
+            let stable = list_offsets(&self.client, partitions, Place::End, Isolation::Committed)?;
+            let held = ends.iter().filter(|(partition, end)| stable[*partition] < **end).map(|(partition, _)| partition.clone());
+            let held: Vec<TopicPartition> = held.collect();
+            if held.is_empty() || started.elapsed() >= UNDECIDED {
+                return Ok(held);
+            }
+            std::thread::sleep(SLICE);
+        }
+    }
+
+    /// A record in each partition and an offset of the group, in the open transaction, which is aborted then.
+    fn touch(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()> {
+        let mut offsets = CommittedOffsets::new();
+        for partition in partitions {
+            let mut record = Outgoing::default();
+            // A topic that is compacted takes no record without a key.
+            record.push(partition.partition.0, 1, Some(b"tidemill"), None, Vec::new());
+            self.send(&partition.topic, &record)?;
+            if offsets.is_empty() {
+                offsets.insert(partition.clone(), CommittedOffset { next: NextOffset(0), metadata: String::new() });
+            }
+        }
+        self.flush()?;
+        let name = CString::new(group).map_err(|_| Error::config(format!("group \"{group}\": NUL byte in its name")))?;
+        let list = list_of(&offsets);
+        // SAFETY: the name is copied; the metadata is ours until destroyed.
+        let metadata = unsafe { rk::rd_kafka_consumer_group_metadata_new(name.as_ptr()) };
+        let result = self.retried(self.timeout, self.timeout, |client, timeout| {
+            // SAFETY: client, list and metadata live through the call.
+            unsafe { rk::rd_kafka_send_offsets_to_transaction(client, list.0, metadata, timeout) }
+        });
+        // SAFETY: the last use.
+        unsafe { rk::rd_kafka_consumer_group_metadata_destroy(metadata) };
+        result.map_err(|(failure, _)| self.failed(&failure, "settle"))
     }
 
     fn topic(&mut self, topic: &Topic) -> Result<*mut rk::rd_kafka_topic_t> {
@@ -476,7 +544,7 @@ impl Producer for Writer {
         if !self.open {
             return Ok(());
         }
-        let result = self.retried(CALL_TIMEOUT, |client, timeout| {
+        let result = self.retried(CALL_TIMEOUT, RESUMED_SLICE, |client, timeout| {
             // SAFETY: the client lives.
             unsafe { rk::rd_kafka_abort_transaction(client, timeout) }
         });
@@ -485,5 +553,27 @@ impl Producer for Writer {
         }
         (self.open, self.undelivered) = (false, None);
         Ok(())
+    }
+
+    /// Seen with Kafka 4.3: a coordinator that aborts a transaction while partitions have no leader (their broker was killed and comes back)
+    /// takes them for deleted and writes no marker. They then hold back every reader, and the next commit of the same producer id would
+    /// commit what was aborted. An aborted transaction that touches them writes the markers after all.
+    fn settle(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()> {
+        if self.transactional_id.is_none() {
+            return Ok(());
+        }
+        let held = self.held_back(partitions)?;
+        if held.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            "{}: {} partitions hold a transaction that is not decided: it is closed if it is one of this id",
+            self.name(),
+            held.len()
+        );
+        self.begin()?;
+        let touched = self.touch(&held, group);
+        self.abort()?;
+        touched
     }
 }
