@@ -355,7 +355,10 @@ fn calls(rows: &Rows, prefix: &str, style: &Style, dice: &mut Dice) -> Vec<Call>
             calls.push(count(name));
             continue;
         }
-        let (from, data_type) = dice.pick(&others);
+        let doubles: Vec<_> = others.iter().filter(|(_, t)| *t == Type::Double).cloned().collect();
+        // Where rows of several sources meet, it shows in sums of doubles.
+        let chosen = if rows.relation.mixed() && !doubles.is_empty() && dice.chance(50) { &doubles } else { &others };
+        let (from, data_type) = dice.pick(chosen);
         let mut functions = vec![Function::Count, Function::First, Function::Last];
         functions.extend(match data_type {
             Type::Bool => vec![Function::BoolAnd, Function::BoolOr],

@@ -27,6 +27,8 @@ pub fn source(at: usize, several: bool, style: &Style, dice: &mut Dice) -> Sourc
         Type::Decimal(2),
         Type::Decimal(0),
     ];
+    // So that a union has doubles to add.
+    types.extend(several.then_some(Type::Double));
     types.extend((0..dice.between(0, 4)).map(|_| dice.pick(&more)));
     for (n, data_type) in types.into_iter().enumerate() {
         let name = match data_type {

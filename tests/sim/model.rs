@@ -333,7 +333,8 @@ impl<'a> Model<'a> {
                     continue;
                 }
             }
-            let open: Vec<i64> = ends.iter().copied().filter(|end| row.derived || *end > row.watermark).collect();
+            let never_late = row.derived || aggregate.window.is_none();
+            let open: Vec<i64> = ends.iter().copied().filter(|end| never_late || *end > row.watermark).collect();
             if open.is_empty() {
                 let topic = self.topic(row.place.1);
                 self.found.late.insert((topic, row.place.2, row.place.3));
