@@ -115,11 +115,13 @@ impl HttpRegistry {
         &self.settings.urls[0]
     }
 
-    /// Makes a call, again after a while if the registry is away, unless the breaker is open.
+    /// Makes a call, again after a while if the registry is away, unless the breaker is open. One that takes the whole timeout is not made
+    /// again: a refusal comes in under five seconds.
     fn call<T, F: Future<Output = Result<T, SRCError>>>(&self, what: &str, call: impl Fn() -> F) -> Result<T, Fault> {
         self.pass().map_err(Fault::Other)?;
         let runtime = self.runtime.as_ref().expect("the runtime lives as long as the registry");
         let mut tries = 0;
+        let began = Instant::now();
         loop {
             let error = match runtime.block_on(call()) {
                 Ok(answer) => {
@@ -131,7 +133,7 @@ impl HttpRegistry {
             match self.judge(what, &error) {
                 Fault::Other(error) if error.kind == Kind::Away => {
                     tries += 1;
-                    if tries == TRIES {
+                    if tries == TRIES || began.elapsed() >= self.settings.timeout {
                         return Err(Fault::Other(self.failed(error)));
                     }
                     let wait = BACKOFF * 2u32.pow(tries - 1);
