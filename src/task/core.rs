@@ -427,7 +427,7 @@ mod tests {
         core.on(Event::Processed { records: 10, bytes: 1 }, 10);
         assert_eq!(core.on(Event::Assigned(vec![partition(2)]), 20), [Action::Commit]);
         assert!(core.is_restoring());
-        assert_eq!(core.on(Event::Committed, 25), [Action::Keep, Action::Restore(2)]);
+        assert_eq!(core.on(Event::Committed, 25), [Action::Keep, Action::Restore(task(2))]);
     }
 
     #[test]
@@ -437,10 +437,10 @@ mod tests {
         core.on(Event::Assigned(vec![partition(2)]), 20);
         let aborted = Error::new(Kind::Abort, "generation id is not valid");
         let actions = core.on(Event::CommitFailed(aborted), 25);
-        assert_eq!(actions, [Action::Abort, Action::GoBack, Action::Restore(2)]);
+        assert_eq!(actions, [Action::Abort, Action::GoBack, Action::Restore(task(2))]);
         core.on(Event::Processed { records: 10, bytes: 1 }, 30);
         core.on(Event::Assigned(vec![partition(3)]), 40);
-        assert_eq!(core.on(Event::Lost(vec![partition(3)]), 41), [Action::Abort, Action::Drop(3), Action::GoBack]);
+        assert_eq!(core.on(Event::Lost(vec![partition(3)]), 41), [Action::Abort, Action::Drop(task(3)), Action::GoBack]);
     }
 
     #[test]
