@@ -39,6 +39,10 @@ const KEYS: &[(&str, &str, Form)] = &[
     ("registry", "user", Form::Text),
     ("registry", "password", Form::Text),
     ("registry", "token", Form::Text),
+    ("registry", "headers", Form::Toml),
+    ("registry", "ca_file", Form::Text),
+    ("registry", "cert_file", Form::Text),
+    ("registry", "key_file", Form::Text),
     ("registry", "strategy", Form::Text),
     ("registry", "timeout", Form::Text),
     ("state", "dir", Form::Text),
@@ -124,6 +128,14 @@ pub struct Registry {
     pub password: Secret,
     /// A bearer token; instead of user and password.
     pub token: Secret,
+    /// Further headers of every request.
+    #[serde(deserialize_with = "properties")]
+    pub headers: BTreeMap<String, Secret>,
+    /// PEM: authorities that are trusted beside the system's; empty: none.
+    pub ca_file: PathBuf,
+    /// PEM: the client's certificate and its key; empty: none.
+    pub cert_file: PathBuf,
+    pub key_file: PathBuf,
     /// How subjects are named.
     pub strategy: Strategy,
     #[serde(deserialize_with = "duration")]
@@ -137,6 +149,10 @@ impl Default for Registry {
             user: String::new(),
             password: Secret::default(),
             token: Secret::default(),
+            headers: BTreeMap::new(),
+            ca_file: PathBuf::new(),
+            cert_file: PathBuf::new(),
+            key_file: PathBuf::new(),
             strategy: Strategy::default(),
             timeout: Duration::from_secs(3),
         }
@@ -527,6 +543,9 @@ impl Given<'_> {
         registry.user = resolve("registry", "user", &registry.user)?;
         registry.password = Secret(resolve("registry", "password", registry.password.expose())?);
         registry.token = Secret(resolve("registry", "token", registry.token.expose())?);
+        for value in registry.headers.values_mut() {
+            *value = Secret(resolve("registry", "headers", value.expose())?);
+        }
         Ok(())
     }
 

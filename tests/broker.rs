@@ -10,8 +10,12 @@ mod support;
 mod bounded;
 #[path = "broker/commands.rs"]
 mod commands;
+#[path = "broker/contracts.rs"]
+mod contracts;
 #[path = "broker/crash.rs"]
 mod crash;
+#[path = "broker/crew.rs"]
+mod crew;
 #[path = "broker/freeze.rs"]
 mod freeze;
 #[path = "broker/members.rs"]
@@ -26,6 +30,8 @@ mod pair;
 mod program;
 #[path = "broker/refused.rs"]
 mod refused;
+#[path = "broker/security.rs"]
+mod security;
 #[path = "broker/shop.rs"]
 mod shop;
 #[path = "broker/world.rs"]

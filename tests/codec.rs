@@ -8,7 +8,7 @@ use serde_json::Value;
 use tidemill::codec::avro::{AvroDecoder, AvroEncoder};
 use tidemill::codec::json::{from_avro, same};
 use tidemill::codec::partition::murmur2;
-use tidemill::codec::wire::{frame, unframe};
+use tidemill::codec::wire::{HeaderIds, frame, unframe};
 use tidemill::contract::{AvroSchema, Contract, SchemaId};
 use tidemill::record::Bytes;
 
@@ -53,9 +53,12 @@ fn through_columns(values: &Bytes, writer: &Arc<AvroSchema>, reader: &Arc<AvroSc
     let contract = Contract::new("all-value", SchemaId(1), 1, reader.clone()).expect("every type has a column");
     let all: Vec<usize> = (0..contract.columns.fields().len()).collect();
     let mut decoder = AvroDecoder::new(&contract, &all).expect("all columns can be decoded");
-    assert!(decoder.missing(values).iter().all(|id| *id == WRITER), "only the writer of the fixture is missing");
-    decoder.add_writer(WRITER, Some(writer.clone())).expect("the writer resolves to the reader");
-    let decoded = decoder.decode(values).expect("bad values are told, not failed on");
+    assert!(
+        decoder.missing(values, &HeaderIds::default()).iter().all(|id| *id == WRITER.into()),
+        "only the writer of the fixture is missing"
+    );
+    decoder.add_writer(WRITER.into(), Some(writer.clone())).expect("the writer resolves to the reader");
+    let decoded = decoder.decode(values, &HeaderIds::default()).expect("bad values are told, not failed on");
     let mut encoder = AvroEncoder::new(reader, SchemaId(1), &decoded.rows.schema()).expect("all columns can be encoded");
     let encoded = encoder.encode(&decoded.rows).expect("bad rows are told, not failed on");
     assert!(encoded.bad.is_empty(), "what was decoded can be encoded: {:?}", encoded.bad);

@@ -31,8 +31,14 @@ fn settle(worker: &mut Worker) {
 }
 
 fn backfilled(world: &World, case: &Case) -> Tables {
-    let request =
-        Request { from: Bound::Earliest, to: Bound::Latest, job: Some("again".into()), output: Output::Shadow, finish: false };
+    let request = Request {
+        from: Bound::Earliest,
+        to: Bound::Latest,
+        job: Some("again".into()),
+        output: Output::Shadow,
+        latest_versions: false,
+        finish: false,
+    };
     let (planned, run) = backfill::prepare(&world.site, &case.topology, &request).expect("the job is planned");
     let mut worker = worker(world, run);
     worker.run_until(|| false).expect("the job ends");

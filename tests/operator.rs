@@ -150,7 +150,7 @@ fn ingest(checks: Vec<(&str, OnViolation)>, event_time: EventTime) -> Ingest {
             on_violation,
         })
         .collect();
-    Ingest::new(IngestSpec { decoded, columns, schema: output, checks, event_time }, 3, Partition(7))
+    Ingest::new(IngestSpec { decoded, columns, schema: output, checks, event_time, table_key: Vec::new() }, 3, Partition(7))
 }
 
 /// Rows (event time ms, a, b) at offsets from `first`, record timestamps all `record_ms`.
@@ -254,7 +254,7 @@ fn keyed(given: &[(i8, Option<&str>, i32)]) -> tidemill::record::Batch {
 
 #[test]
 fn one_value_or_tombstone_per_key_and_commit() {
-    let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0] });
+    let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0], bare: false });
     let mut out = Output::default();
     consolidate.push(0, keyed(&[(-1, Some("a"), 1), (1, Some("a"), 2), (1, Some("b"), 1), (1, None, 9)]), &mut out).unwrap();
     consolidate.push(0, keyed(&[(-1, Some("a"), 2), (1, Some("a"), 3), (-1, Some("c"), 5)]), &mut out).unwrap();
@@ -276,11 +276,25 @@ fn one_value_or_tombstone_per_key_and_commit() {
 }
 
 #[test]
+fn a_key_that_ends_as_it_began_is_not_written_again() {
+    let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0] });
+    let mut tell = |given: &[(i8, Option<&str>, i32)]| {
+        let mut out = Output::default();
+        consolidate.push(0, keyed(given), &mut out).unwrap();
+        consolidate.flush(&mut out).unwrap();
+        lines(&out.batches)
+    };
+    assert_eq!(tell(&[(-1, Some("a"), 1), (1, Some("a"), 1), (-1, Some("b"), 1), (1, Some("b"), 2)]), ["b 2"]);
+    assert_eq!(tell(&[(-1, Some("a"), 1), (1, Some("a"), 2), (-1, Some("a"), 2), (1, Some("a"), 1)]), Vec::<String>::new());
+    assert_eq!(tell(&[(-1, Some("a"), 1), (1, Some("a"), 1), (-1, Some("a"), 1)]), ["-1 a 1"]);
+}
+
+#[test]
 fn unique_keys_pass_as_one_batch() {
     let schema = schema(&[("k", DataType::Int64), ("v", DataType::Int64)]);
     let keys = Int64Array::from_iter_values(0..1000);
     let input = batch(rows(&schema, vec![column(keys.clone()), column(keys)]));
-    let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0] });
+    let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0], bare: false });
     let mut out = Output::default();
     consolidate.push(0, input.clone(), &mut out).unwrap();
     consolidate.flush(&mut out).unwrap();

@@ -11,7 +11,7 @@ use datafusion_expr::Operator as Op;
 use operator_support::*;
 use proptest::prelude::*;
 use tidemill::error::Kind;
-use tidemill::operator::aggregate::{Aggregate, AggregateCall, AggregateSpec, Function, Group, WindowColumn};
+use tidemill::operator::aggregate::{Aggregate, AggregateCall, AggregateSpec, Function, Group, Phase, WindowColumn};
 use tidemill::operator::assign::{Assign, AssignSpec};
 use tidemill::operator::consolidate::{Consolidate, ConsolidateSpec};
 use tidemill::operator::{Operator, Output};
@@ -46,7 +46,7 @@ fn spec(input: SchemaRef, windowed: bool, order_free: bool, calls: Vec<Aggregate
     fields.extend(calls.iter().map(|call| call.output.clone()));
     let window = windowed.then_some(WindowColumn { column: 5, is_start: false, size_micros: SIZE_MS * 1000 });
     let schema = Arc::new(arrow::datatypes::Schema::new(fields));
-    AggregateSpec { input, window, groups, calls, schema, order_free }
+    AggregateSpec { input, window, groups, calls, schema, order_free, retracts: order_free, phase: Phase::Complete }
 }
 
 const SIZE_MS: i64 = 10;
@@ -403,7 +403,7 @@ proptest! {
             }
         }
         let mut aggregate = updating(true);
-        let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0] });
+        let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0], bare: false });
         let mut table = BTreeMap::new();
         let mut changelog: Vec<RecordBatch> = Vec::new();
         let (mut at, mut committed) = (0, 0);
@@ -604,7 +604,9 @@ fn keys_of_several_columns_and_kinds() {
     let groups = vec![Group::Expression(col(&input, "f")), Group::Expression(col(&input, "s"))];
     let sum = call(Function::Sum, vec![col(&input, "n")], DataType::Int64);
     let schema = schema(&[("f", DataType::Float64), ("s", DataType::Utf8), ("sum", DataType::Int64)]);
-    let spec = AggregateSpec { input: input.clone(), window: None, groups, calls: vec![sum], schema, order_free: false };
+    let (order_free, retracts, phase) = (false, false, Phase::Complete);
+    let spec =
+        AggregateSpec { input: input.clone(), window: None, groups, calls: vec![sum], schema, order_free, retracts, phase };
     let mut aggregate = Aggregate::new(spec.clone()).unwrap();
     let mut out = Output::default();
     aggregate.push(0, batch(rows(&input, columns)), &mut out).unwrap();
@@ -677,11 +679,10 @@ fn what_is_not_supported_is_refused_by_name() {
     assert_eq!((error.kind, error.message.as_str()), (Kind::Config, "SUM(Int64) as Int64: DISTINCT is not supported"));
     let text = call(Function::Sum, vec![col(&input, "k")], DataType::Int64);
     assert_eq!(Aggregate::new(spec(input.clone(), false, false, vec![text])).err().unwrap().kind, Kind::Config);
-    let minimum = call(Function::Min, vec![col(&input, "a")], DataType::Int64);
-    let mut aggregate = Aggregate::new(spec(input, false, true, vec![minimum])).unwrap();
+    let mut aggregate = Aggregate::new(spec(input, false, false, vec![])).unwrap();
     let given = weighted(batch(source_rows(&[(0, None, Some(1), 0.0)])), &[-1]);
     let error = aggregate.push(0, given, &mut Output::default()).unwrap_err();
-    assert_eq!((error.kind, error.message.as_str()), (Kind::Config, "MIN over rows that are retracted is not supported"));
+    assert_eq!(error.message, "rows are retracted from an aggregate that was planned without retractions");
 }
 
 #[test]

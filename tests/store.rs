@@ -6,7 +6,7 @@ use arrow::array::{AsArray, Int64Array, RecordBatch, StringArray};
 use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use tidemill::error::{Error, Kind, Result};
 use tidemill::record::{Chunk, NextOffset, Offset, Outgoing, Partition, Topic};
-use tidemill::store::changelog::{CommitRecord, Fold, MAX_BYTES, commit_record, encode};
+use tidemill::store::changelog::{CommitRecord, Fold, MAX_BYTES, commit_record, encode, from_ipc, to_ipc};
 use tidemill::store::checkpoint::Checkpoints;
 use tidemill::store::{Slice, Store};
 use tidemill::watermark::Watermark;
@@ -33,6 +33,18 @@ fn record(number: u64, previous: u64) -> CommitRecord {
         positions: vec![(topic.clone(), Partition(3), NextOffset(number as i64 * 10))],
         watermarks: vec![(topic, Partition(3), Watermark::MIN)],
         extra: serde_json::json!({"note": [1, "two"]}),
+    }
+}
+
+#[test]
+fn a_changed_bit_in_rows_is_told_and_never_read() {
+    let bytes = to_ipc(&rows(0..50)).unwrap();
+    assert_eq!(from_ipc(&bytes).unwrap(), [rows(0..50)]);
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x40;
+        assert_eq!(from_ipc(&damaged).unwrap_err().kind, Kind::Corrupt, "byte {at}");
+        assert_eq!(from_ipc(&bytes[..at]).unwrap_err().kind, Kind::Corrupt, "cut at {at}");
     }
 }
 
@@ -137,7 +149,7 @@ fn messages_stay_below_the_limit_and_come_back_whole() {
     assert_eq!(notes.numbers, (0..5100).collect::<Vec<_>>());
 
     let error = encode(&record(1, 0), Some(&rows(0..2)), None, Partition(2), 5, 100).unwrap_err();
-    assert!(error.message.starts_with("one row of state takes "), "{error}");
+    assert!(error.message.starts_with("one row takes "), "{error}");
 }
 
 #[test]

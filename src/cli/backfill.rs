@@ -37,12 +37,20 @@ pub struct Args {
     /// shadow: topics of the job's own; live: the pipeline's sinks, if nothing has written them yet
     #[arg(long, value_enum, default_value_t = Output::Shadow)]
     pub output: Output,
+    /// latest: join the versions that a compacted topic still has, though others may be gone; the result is not promised to equal the live one
+    #[arg(long, value_enum, value_name = "WHICH")]
+    pub table_history: Option<TableHistory>,
     /// Declare that nothing more will come: windows still open at the end are emitted
     #[arg(long = "final")]
     pub finish: bool,
     /// Show what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum TableHistory {
+    Latest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -61,6 +69,7 @@ impl Args {
                 Output::Shadow => backfill::Output::Shadow,
                 Output::Live => backfill::Output::Live,
             },
+            latest_versions: self.table_history.is_some(),
             finish: self.finish,
         }
     }
@@ -90,7 +99,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     // The name that was shown is the name that runs, though another job may have begun meanwhile.
     request.job = Some(planned.job.clone());
     let (planned, run) = backfill::prepare_as(&site, topology, &request, state.instance())?;
-    compiled.lock.keep()?;
+    compiled.lock.keep(site.registry.as_ref())?;
     let progress = match work(&site, run, &planned, &stop) {
         Ok(progress) => progress,
         Err((error, commits)) => {

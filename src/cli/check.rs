@@ -7,7 +7,7 @@ use super::report::Exit;
 use super::show::line;
 use super::{pipeline, report};
 use crate::contract::lock;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::job::prepare;
 use crate::topology::Topology;
 
@@ -22,7 +22,7 @@ pub struct Args {
     /// A folder of <subject>.avsc files, for --offline
     #[arg(long, value_name = "DIR", requires = "offline")]
     pub contracts: Option<PathBuf>,
-    /// Fail when pipeline.lock is missing, incomplete, or behind the registry
+    /// Fail when pipeline.lock is missing, incomplete, behind the registry, or not what the sinks write
     #[arg(long, conflicts_with = "offline")]
     pub locked: bool,
 }
@@ -37,9 +37,9 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         match checked {
             Ok((topology, drift)) => {
                 line(&summary(path, &topology));
-                for fault in &drift {
-                    line(&format!("  {fault}"));
-                    worst = worst.max(Exit::Differences);
+                if !drift.is_empty() {
+                    report::error(context.settings.typed.log.format, None, &drifted(path, &drift));
+                    worst = worst.max(Exit::Refused);
                 }
             }
             // The others are checked all the same.
@@ -65,16 +65,31 @@ fn online(args: &Args, context: &Context, path: &std::path::Path) -> Result<(Top
     if args.locked {
         let at = compiled.lock.path.display();
         if compiled.lock.known.is_none() {
-            drift.push(format!("{at} is missing: \"tidemill schema pin\" writes it"));
+            drift.push(format!("{at} is missing"));
         }
-        drift.extend(compiled.lock.added.iter().map(|subject| format!("subject \"{subject}\" is not pinned in {at}")));
-        if let Some(known) = &compiled.lock.known {
-            drift.extend(lock::drift(known, site.registry.as_ref())?);
+        // Of a sink that was pinned, only the version that it has by now is new.
+        let pinned = |subject: &String| compiled.lock.known.as_ref().is_some_and(|known| known.sinks.contains_key(subject));
+        let added = compiled.lock.added.iter().filter(|subject| !pinned(subject));
+        drift.extend(added.map(|subject| format!("subject \"{subject}\" is not pinned in {at}")));
+        for (subject, locked) in compiled.lock.known.iter().flat_map(|known| &known.subjects) {
+            if compiled.lock.sources.contains(subject) {
+                drift.extend(lock::drift(subject, locked, site.registry.as_ref())?);
+            }
         }
+        let sinks = compiled.lock.drifted.iter();
+        drift.extend(sinks.map(|(subject, changes)| {
+            format!("subject \"{subject}\": the sink writes another schema than the pinned one{}", lock::lines(changes))
+        }));
     } else {
-        compiled.lock.keep()?;
+        compiled.lock.keep(site.registry.as_ref())?;
     }
     Ok((compiled.topology, drift))
+}
+
+fn drifted(path: &std::path::Path, drift: &[String]) -> Error {
+    let found: String = drift.iter().map(|fault| format!("\n  {fault}")).collect();
+    Error::contract(format!("{}: the schemas are not those of pipeline.lock{found}", path.display()))
+        .hint(format!("look at the differences, then \"tidemill schema pin {} --upgrade\", and commit the lock", path.display()))
 }
 
 fn summary(path: &std::path::Path, topology: &Topology) -> String {

@@ -37,13 +37,17 @@ impl Context {
     pub fn registry(&self) -> Result<Arc<dyn Registry>> {
         let registry = &self.settings.typed.registry;
         let some = |text: &str| (!text.is_empty()).then(|| text.to_string());
+        let file = |path: &std::path::Path| (!path.as_os_str().is_empty()).then(|| path.to_path_buf());
         let settings = RegistrySettings {
             urls: registry.url.split(',').map(|url| url.trim().trim_end_matches('/').to_string()).collect(),
             user: some(&registry.user),
             password: some(registry.password.expose()),
             token: some(registry.token.expose()),
+            headers: registry.headers.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect(),
+            ca_file: file(&registry.ca_file),
+            cert_file: file(&registry.cert_file),
+            key_file: file(&registry.key_file),
             timeout: registry.timeout,
-            headers: Vec::new(),
         };
         Ok(Arc::new(HttpRegistry::new(settings)?))
     }

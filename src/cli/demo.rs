@@ -192,8 +192,14 @@ fn live_run(world: &World, topology: &Topology, to_the_end: bool) -> Result<Run>
 }
 
 fn backfilled(world: &World, topology: &Topology) -> Result<(u32, Vec<Topic>)> {
-    let request =
-        Request { from: Bound::Earliest, to: Bound::Latest, job: Some("replay".into()), output: Output::Shadow, finish: true };
+    let request = Request {
+        from: Bound::Earliest,
+        to: Bound::Latest,
+        job: Some("replay".into()),
+        output: Output::Shadow,
+        latest_versions: false,
+        finish: true,
+    };
     let (planned, run) = backfill::prepare(&world.site, topology, &request)?;
     let bar = Bar::new(planned.records, "orders");
     let mut worker = open(world, run)?;

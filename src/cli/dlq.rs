@@ -8,6 +8,7 @@ use super::decode::{Decoder, Form, base64, time};
 use super::range;
 use super::report::Exit;
 use super::show::{Listing, Row, line, row};
+use crate::codec::wire;
 use crate::error::{BadClass, Error, Result, nearest};
 use crate::log::Isolation;
 use crate::record::{Chunk, Header};
@@ -136,8 +137,8 @@ fn summary(chunk: &Chunk, at: usize) -> Row {
 fn letter(decoder: &mut Decoder<'_>, chunk: &Chunk, at: usize) -> Row {
     let mut row = summary(chunk, at);
     row.insert("generation".into(), serde_json::json!(number(chunk, at, letters::GENERATION)));
-    let key = decoder.show(chunk.keys.get(at), Form::Auto);
-    let value = decoder.show(chunk.values.get(at), Form::Auto);
+    let key = decoder.show(chunk.keys.get(at), Form::Auto, chunk.row_headers(at), wire::KEY_HEADER);
+    let value = decoder.show(chunk.values.get(at), Form::Auto, chunk.row_headers(at), wire::VALUE_HEADER);
     let bytes = |bytes: Option<&[u8]>| bytes.map_or(serde_json::Value::Null, |bytes| base64(bytes)["base64"].clone());
     row.insert("schema_id".into(), serde_json::json!(value.schema_id));
     row.insert("key".into(), key.value);

@@ -4,7 +4,8 @@ use std::cell::RefCell;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::contract::{Contract, Contracts, FileContracts, Lock, Pinned, Registry};
+use crate::contract::lock::lines;
+use crate::contract::{AvroSchema, Contract, Contracts, FileContracts, Lock, LockedSink, Pinned, Registry};
 use crate::error::{Error, Result, nearest};
 use crate::record::Topic;
 use crate::topology::{self, Options, SqlFile, Topology};
@@ -25,24 +26,51 @@ pub struct PinnedLock {
     pub path: PathBuf,
     /// As it is on disk.
     pub known: Option<Lock>,
-    /// Subjects that the pipeline uses and the lock does not hold yet.
+    /// Subjects of the pipeline's sources.
+    pub sources: Vec<String>,
+    /// Subjects that the pipeline uses and the lock does not hold yet, and sinks that have their version by now.
     pub added: Vec<String>,
+    /// Sinks that write another schema than the pinned one: subject, and the differences.
+    pub drifted: Vec<(String, Vec<String>)>,
     /// `known` with `added`.
     pub wanted: Lock,
 }
 
 impl PinnedLock {
     /// Writes the lock when something is new in it. What it held stays as it was: only `schema pin --upgrade` changes that.
-    pub fn keep(&self) -> Result<()> {
+    pub fn keep(&self, registry: &dyn Registry) -> Result<()> {
+        for (subject, changes) in &self.drifted {
+            eprintln!(
+                "warning: the sink of subject \"{subject}\" writes another schema than the one that is pinned in {}{}\n  \
+                 \"tidemill schema pin --upgrade\" pins the new one",
+                self.path.display(),
+                lines(changes)
+            );
+        }
         if self.added.is_empty() {
             return Ok(());
         }
-        self.wanted.write(&self.path)?;
+        // Another pipeline beside the same lock may have written it since it was read.
+        let mut lock = Lock::read(&self.path)?.unwrap_or_default();
         for subject in &self.added {
-            let version = self.wanted.subjects.get(subject).map_or(0, |locked| locked.version);
-            eprintln!("pinned subject \"{subject}\" at version {version} in {}", self.path.display());
+            if let Some(locked) = self.wanted.subjects.get(subject) {
+                lock.subjects.entry(subject.clone()).or_insert_with(|| locked.clone());
+            }
+            if let Some(locked) = self.wanted.sinks.get(subject) {
+                lock.sinks.insert(subject.clone(), locked.registered(subject, registry)?);
+            }
+            eprintln!("pinned {} in {}", describe(&lock, subject), self.path.display());
         }
-        Ok(())
+        lock.write(&self.path)
+    }
+}
+
+/// `subject "orders-value" at version 3`.
+pub fn describe(lock: &Lock, subject: &str) -> String {
+    let source = lock.subjects.get(subject).map(|locked| locked.version);
+    match source.or_else(|| lock.sinks.get(subject)?.version) {
+        Some(version) => format!("subject \"{subject}\" at version {version}"),
+        None => format!("subject \"{subject}\" (not registered yet)"),
     }
 }
 
@@ -55,24 +83,72 @@ pub fn read(path: &Path) -> Result<SqlFile> {
     Ok(SqlFile { name: path.display().to_string(), text })
 }
 
+/// The lock beside a pipeline.
+pub fn lock_path(path: &Path) -> PathBuf {
+    path.with_file_name(LOCK)
+}
+
 /// Plans against the lock beside the file first, then the registry's latest versions.
 pub fn compile(context: &Context, path: &Path, registry: &dyn Registry) -> Result<Compiled> {
+    let known = Lock::read(lock_path(path))?;
+    compile_against(context, path, registry, known)
+}
+
+/// As [`compile`], against this lock instead of the file beside the pipeline.
+pub fn compile_against(context: &Context, path: &Path, registry: &dyn Registry, known: Option<Lock>) -> Result<Compiled> {
     let file = read(path)?;
-    let lock_path = path.with_file_name(LOCK);
-    let known = Lock::read(&lock_path)?;
     let contracts = Pinned::new(known.as_ref(), registry, context.settings.typed.registry.strategy);
     let asked = Asked { contracts: &contracts, missing: RefCell::default() };
     let topology = plan(context, path, &file, &asked).map_err(|error| asked.did_you_mean(registry, error))?;
     let resolved = contracts.resolved();
-    let mut wanted = known.clone().unwrap_or_default();
-    let mut added = Vec::new();
+    let mut lock = PinnedLock {
+        path: lock_path(path),
+        sources: resolved.subjects.keys().cloned().collect(),
+        added: Vec::new(),
+        drifted: Vec::new(),
+        wanted: known.clone().unwrap_or_default(),
+        known,
+    };
     for (subject, locked) in resolved.subjects {
-        if let std::collections::btree_map::Entry::Vacant(place) = wanted.subjects.entry(subject) {
-            added.push(place.key().clone());
+        if let std::collections::btree_map::Entry::Vacant(place) = lock.wanted.subjects.entry(subject) {
+            lock.added.push(place.key().clone());
             place.insert(locked);
         }
     }
-    Ok(Compiled { topology, lock: PinnedLock { path: lock_path, known, added, wanted } })
+    for (subject, schema) in sinks(&topology) {
+        lock.pin_sink(subject, schema, registry)?;
+    }
+    Ok(Compiled { topology, lock })
+}
+
+/// Subject and schema of every sink's value and Avro key.
+pub fn sinks(topology: &Topology) -> impl Iterator<Item = (&str, &AvroSchema)> {
+    topology.sinks.iter().flat_map(|sink| {
+        let key = sink.key.as_ref().and_then(|key| key.avro.as_ref());
+        let key = key.map(|(subject, schema)| (subject.as_str(), schema.as_ref()));
+        std::iter::once((sink.value_subject.as_str(), sink.value_schema.as_ref())).chain(key)
+    })
+}
+
+impl PinnedLock {
+    fn pin_sink(&mut self, subject: &str, schema: &AvroSchema, registry: &dyn Registry) -> Result<()> {
+        if let Some(locked) = self.wanted.sinks.get(subject) {
+            let changes = locked.changes(schema)?;
+            if !changes.is_empty() {
+                self.drifted.push((subject.to_string(), changes));
+                return Ok(());
+            }
+            if locked.version.is_some() {
+                return Ok(());
+            }
+        }
+        let found = LockedSink::new(schema, registry.find(subject, schema)?.as_ref());
+        if self.wanted.sinks.get(subject) != Some(&found) {
+            self.wanted.sinks.insert(subject.to_string(), found);
+            self.added.push(subject.to_string());
+        }
+        Ok(())
+    }
 }
 
 /// Remembers a topic whose contract was asked for and is not there: its name is more often wrong than its contract.
@@ -117,7 +193,7 @@ pub fn compile_offline(context: &Context, path: &Path, contracts: Option<&Path>)
     match contracts {
         Some(dir) => plan(context, path, &file, &FileContracts::open(dir)?),
         None => {
-            let lock_path = path.with_file_name(LOCK);
+            let lock_path = lock_path(path);
             let lock = Lock::read(&lock_path)?.ok_or_else(|| {
                 Error::config(format!("--offline: there is no {}", lock_path.display()))
                     .hint("give --contracts DIR with <subject>.avsc files, or run \"tidemill check\" online once")

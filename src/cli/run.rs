@@ -61,7 +61,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         let prepared = live::prepare_as(&site, &compiled.topology, args.from.as_ref(), args.until_caught_up, state.instance());
         let prepared =
             prepared.map_err(|e| if args.pipelines.len() > 1 { e.context(format!("pipeline \"{name}\"")) } else { e })?;
-        compiled.lock.keep()?;
+        compiled.lock.keep(site.registry.as_ref())?;
         announce(&name, &prepared);
         ready.push((name, prepared));
     }

@@ -6,8 +6,10 @@ use super::context::Context;
 use super::pipeline;
 use super::report::Exit;
 use super::show::{Listing, Row, line, row};
+use crate::contract::changes::changes;
 use crate::contract::compat::{self, Level};
-use crate::contract::{AvroSchema, RegisteredSchema, Registry};
+use crate::contract::lock::lines;
+use crate::contract::{AvroSchema, Lock, LockedSink, RegisteredSchema, Registry};
 use crate::error::{Error, Result, nearest};
 
 #[derive(Debug, clap::Args)]
@@ -48,11 +50,11 @@ pub enum Command {
         #[command(flatten)]
         listing: Listing,
     },
-    /// Write pipeline.lock beside a pipeline; what it holds already stays, unless --upgrade
+    /// Write pipeline.lock beside a pipeline: the schemas of its sources and sinks; what it holds already stays, unless --upgrade
     Pin {
         #[arg(value_name = "PIPELINE.sql")]
         pipeline: PathBuf,
-        /// Take the registry's latest versions
+        /// Take the registry's latest versions for the sources, and what the SQL makes of them for the sinks
         #[arg(long)]
         upgrade: bool,
     },
@@ -194,30 +196,59 @@ fn check(registry: &dyn Registry, subject: &str, file: &Path, listing: Listing) 
 }
 
 fn pin(context: &Context, registry: &dyn Registry, path: &Path, upgrade: bool) -> Result<Exit> {
-    let mut compiled = pipeline::compile(context, path, registry)?;
-    let lock = &mut compiled.lock;
-    let mut changed: Vec<String> = lock.added.iter().map(|subject| format!("{subject}: pinned")).collect();
     if upgrade {
-        for (subject, locked) in &mut lock.wanted.subjects {
-            let Some(latest) = registry.latest(subject)? else { continue };
-            if latest.schema.text != locked.text || latest.version != locked.version {
-                changed.push(format!("{subject}: version {} -> {}", locked.version, latest.version));
-                locked.version = latest.version;
-                locked.id = latest.id;
-                locked.fingerprint = latest.schema.fingerprint.clone();
-                locked.text = latest.schema.text.clone();
+        return pin_latest(context, registry, path);
+    }
+    let lock = pipeline::compile(context, path, registry)?.lock;
+    for (subject, changes) in &lock.drifted {
+        let differs = format!("{subject}: the sink writes another schema than the pinned one; --upgrade pins it");
+        line(&format!("{differs}{}", lines(changes)));
+    }
+    let pinned = |subject: &String| format!("{}: pinned", pipeline::describe(&lock.wanted, subject));
+    write(&lock.path, &lock.wanted, &lock.added.iter().map(pinned).collect::<Vec<_>>())
+}
+
+/// The registry's latest versions for the sources, and what the SQL makes of them for the sinks. Nothing is written when they do not
+/// fit the SQL.
+fn pin_latest(context: &Context, registry: &dyn Registry, path: &Path) -> Result<Exit> {
+    let known = Lock::read(pipeline::lock_path(path))?.unwrap_or_default();
+    // Planned without the pinned readers: the SQL may already use what only the new ones have.
+    let unpinned = Lock { subjects: Default::default(), ..known.clone() };
+    let compiled = pipeline::compile_against(context, path, registry, Some(unpinned))?;
+    let mut wanted = compiled.lock.wanted;
+    let mut changed = Vec::new();
+    for (subject, locked) in &wanted.subjects {
+        match known.subjects.get(subject) {
+            None => changed.push(format!("{}: pinned", pipeline::describe(&wanted, subject))),
+            Some(old) if old == locked => {}
+            Some(old) => {
+                let found = changes(&AvroSchema::parse(&old.text)?, &AvroSchema::parse(&locked.text)?);
+                changed.push(format!("{subject}: version {} -> {}{}", old.version, locked.version, lines(&found)));
             }
         }
     }
+    for (subject, schema) in pipeline::sinks(&compiled.topology) {
+        let drift = compiled.lock.drifted.iter().find(|(drifted, _)| drifted == subject);
+        if let Some((_, changes)) = drift {
+            changed.push(format!("{subject}: the sink's schema{}", lines(changes)));
+            wanted.sinks.insert(subject.to_string(), LockedSink::new(schema, registry.find(subject, schema)?.as_ref()));
+        } else if known.sinks.get(subject) != wanted.sinks.get(subject) {
+            changed.push(format!("{}: pinned", pipeline::describe(&wanted, subject)));
+        }
+    }
+    // Of other pipelines beside the same lock.
+    for (subject, locked) in known.subjects {
+        wanted.subjects.entry(subject).or_insert(locked);
+    }
+    write(&compiled.lock.path, &wanted, &changed)
+}
+
+fn write(path: &Path, lock: &Lock, changed: &[String]) -> Result<Exit> {
     if changed.is_empty() {
-        line(&format!("{}: nothing to change", lock.path.display()));
+        line(&format!("{}: nothing to change", path.display()));
         return Ok(Exit::Done);
     }
-    lock.wanted.write(&lock.path)?;
-    line(&format!("{}:\n  {}", lock.path.display(), changed.join("\n  ")));
-    if upgrade {
-        // What the new versions mean for the SQL is found now, not at the next start.
-        pipeline::compile(context, path, registry)?;
-    }
+    lock.write(path)?;
+    line(&format!("{}:\n  {}", path.display(), changed.join("\n  ")));
     Ok(Exit::Done)
 }

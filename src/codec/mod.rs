@@ -6,7 +6,7 @@
 use arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
-use crate::contract::SchemaId;
+use crate::contract::WriterId;
 use crate::error::BadClass;
 use crate::record::Bytes;
 
@@ -14,11 +14,11 @@ use crate::record::Bytes;
 pub mod avro;
 /// JSON to Avro bodies and back: test cases, `print`.
 pub mod json;
-/// Keys: Avro, text, numbers, bytes.
+/// Keys: Avro, JSON objects, text, numbers, bytes.
 pub mod key;
 /// Java's partitioner.
 pub mod partition;
-/// The Confluent wire format.
+/// Where a record names its writer's schema: in front of its bytes, or in a header.
 pub mod wire;
 
 pub use avro::{AvroDecoder, AvroEncoder};
@@ -30,6 +30,8 @@ pub use key::{KeyDecoder, KeyEncoder};
 pub enum KeyFormat {
     /// Confluent wire format.
     Avro,
+    /// An object with a member per key column, without a schema.
+    Json,
     /// UTF-8.
     String,
     /// Eight bytes, big endian (Kafka's LongSerializer).
@@ -48,7 +50,7 @@ pub struct BadValue {
     /// Lower case, names the field and what was found.
     pub message: String,
     /// Where the value was well framed.
-    pub schema_id: Option<SchemaId>,
+    pub schema_id: Option<WriterId>,
 }
 
 /// What a column of byte strings decoded to.

@@ -8,20 +8,25 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{AvroSchema, Contract, Contracts, Registry, SchemaId, Strategy};
+use super::changes::changes;
+use super::{AvroSchema, Contract, Contracts, RegisteredSchema, Registry, SchemaId, Strategy};
 use crate::error::{Error, Result};
 use crate::record::Topic;
 
 /// The format that this version writes and reads.
 const FORMAT: u32 = 1;
 
-/// Every source and sink schema of a pipeline, by subject.
+/// Every source and sink schema, key and value, of the pipelines beside it, by subject.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lock {
     pub format: u32,
+    /// Of sources: the readers' schemas, which columns come from.
     #[serde(default)]
     pub subjects: BTreeMap<String, Locked>,
+    /// Of sinks: what is written. Apart from the sources', since one pipeline's sink is another's source.
+    #[serde(default)]
+    pub sinks: BTreeMap<String, LockedSink>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +39,23 @@ pub struct Locked {
     pub text: String,
 }
 
+/// A sink's schema. It follows from the SQL, so it can be pinned before it was registered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedSink {
+    /// `None`: it was not registered yet when it was pinned.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<SchemaId>,
+    pub fingerprint: String,
+    /// The schema, self-contained.
+    pub text: String,
+}
+
 impl Default for Lock {
     fn default() -> Lock {
-        Lock { format: FORMAT, subjects: BTreeMap::new() }
+        Lock { format: FORMAT, subjects: BTreeMap::new(), sinks: BTreeMap::new() }
     }
 }
 
@@ -57,9 +76,11 @@ impl Lock {
         if lock.format != FORMAT {
             return Err(Error::config(format!("{}: format {} is not known to this version", path.display(), lock.format)));
         }
-        for (subject, locked) in &lock.subjects {
-            let schema = locked.schema().map_err(|e| e.context(format!("{}: subject \"{subject}\"", path.display())))?;
-            if schema.fingerprint != locked.fingerprint {
+        let sources = lock.subjects.iter().map(|(subject, locked)| (subject, &locked.text, &locked.fingerprint));
+        let sinks = lock.sinks.iter().map(|(subject, locked)| (subject, &locked.text, &locked.fingerprint));
+        for (subject, text, fingerprint) in sources.chain(sinks) {
+            let schema = AvroSchema::parse(text).map_err(|e| e.context(format!("{}: subject \"{subject}\"", path.display())))?;
+            if schema.fingerprint != *fingerprint {
                 return Err(Error::config(format!("{}: subject \"{subject}\": text and fingerprint disagree", path.display()))
                     .hint("the file was edited by hand: take it from version control again"));
             }
@@ -99,6 +120,32 @@ impl Lock {
     pub fn contract(&self, subject: &str) -> Result<Option<Arc<Contract>>> {
         let Some(locked) = self.subjects.get(subject) else { return Ok(None) };
         Contract::new(subject, locked.id, locked.version, Arc::new(locked.schema()?)).map(|contract| Some(Arc::new(contract)))
+    }
+}
+
+impl LockedSink {
+    /// `known`: where the registry holds it.
+    pub fn new(schema: &AvroSchema, known: Option<&RegisteredSchema>) -> LockedSink {
+        LockedSink {
+            version: known.map(|known| known.version).filter(|version| *version > 0),
+            id: known.map(|known| known.id),
+            fingerprint: schema.fingerprint.clone(),
+            text: schema.text.clone(),
+        }
+    }
+
+    /// The same, with its version if it has one by now.
+    pub fn registered(&self, subject: &str, registry: &dyn Registry) -> Result<LockedSink> {
+        if self.version.is_some() {
+            return Ok(self.clone());
+        }
+        let schema = AvroSchema::parse(&self.text)?;
+        Ok(LockedSink::new(&schema, registry.find(subject, &schema)?.as_ref()))
+    }
+
+    /// What the sink writes now and did not when it was pinned, one line each; empty: it is the same.
+    pub fn changes(&self, schema: &AvroSchema) -> Result<Vec<String>> {
+        Ok(changes(&AvroSchema::parse(&self.text)?, schema))
     }
 }
 
@@ -167,23 +214,23 @@ impl Contracts for Pinned<'_> {
     }
 }
 
-/// Where the registry's latest version of a locked subject is no longer the locked one, one line each; empty: no drift.
-pub fn drift(lock: &Lock, registry: &dyn Registry) -> Result<Vec<String>> {
-    let mut found = Vec::new();
-    for (subject, locked) in &lock.subjects {
-        match registry.latest(subject)? {
-            None => found
-                .push(format!("subject \"{subject}\": locked at version {}, the registry has no such subject", locked.version)),
-            Some(latest) if latest.schema.fingerprint != locked.fingerprint || latest.schema.text != locked.text => {
-                let differences = super::compat::differences(&latest.schema, &locked.schema()?);
-                let what = if differences.is_empty() { String::new() } else { format!(": {}", differences.join("; ")) };
-                found.push(format!(
-                    "subject \"{subject}\": locked at version {}, the registry is at version {}{what}",
-                    locked.version, latest.version
-                ));
-            }
-            Some(_) => {}
-        }
+/// Where the registry's latest version of a pinned subject is no longer the pinned one, field by field; `None`: it still is.
+pub fn drift(subject: &str, locked: &Locked, registry: &dyn Registry) -> Result<Option<String>> {
+    let Some(latest) = registry.latest(subject)? else {
+        return Ok(Some(format!(
+            "subject \"{subject}\": pinned at version {}, the registry has no such subject",
+            locked.version
+        )));
+    };
+    let changes = changes(&locked.schema()?, &latest.schema);
+    if changes.is_empty() {
+        return Ok(None);
     }
-    Ok(found)
+    let versions = format!("pinned at version {}, the registry is at version {}", locked.version, latest.version);
+    Ok(Some(format!("subject \"{subject}\": {versions}{}", lines(&changes))))
+}
+
+/// Each on a line of its own.
+pub fn lines(of: &[String]) -> String {
+    of.iter().map(|line| format!("\n    {line}")).collect()
 }

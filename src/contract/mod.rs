@@ -3,6 +3,10 @@
 //! A [`Contract`] is the *reader's* view of one subject: a pinned schema and its Arrow columns. A writer's schema is found by the
 //! id in the bytes (never "the latest") and resolved to the reader's.
 
+/// The form that fingerprints are made of.
+mod canonical;
+/// What differs between two versions, field by field.
+pub mod changes;
 /// Field by field: what a reader's schema can't take from a writer's; compatibility levels.
 pub mod compat;
 /// Sink schemas from the columns that a query yields.
@@ -30,7 +34,7 @@ use crate::error::Result;
 use crate::record::Topic;
 
 pub use files::FileContracts;
-pub use lock::{Lock, Pinned};
+pub use lock::{Lock, LockedSink, Pinned};
 pub use registry::{HttpRegistry, MemoryRegistry, RegistrySettings};
 pub use subject::Strategy;
 
@@ -56,13 +60,59 @@ impl fmt::Display for SchemaId {
     }
 }
 
+/// What a record names its writer's schema by, in front of its bytes or in a header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WriterId {
+    Number(SchemaId),
+    Guid(Guid),
+}
+
+/// A schema's id across registries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Guid(pub [u8; 16]);
+
+impl From<SchemaId> for WriterId {
+    fn from(id: SchemaId) -> WriterId {
+        WriterId::Number(id)
+    }
+}
+
+impl fmt::Display for WriterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            WriterId::Number(id) => id.fmt(f),
+            WriterId::Guid(guid) => guid.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Guid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (at, byte) in self.0.iter().enumerate() {
+            let dash = if [4, 6, 8, 10].contains(&at) { "-" } else { "" };
+            write!(f, "{dash}{byte:02x}")?;
+        }
+        Ok(())
+    }
+}
+
+/// A number, or a GUID as text.
+impl Serialize for WriterId {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        match self {
+            WriterId::Number(id) => id.serialize(serializer),
+            WriterId::Guid(guid) => serializer.collect_str(guid),
+        }
+    }
+}
+
 /// A parsed Avro schema, references resolved.
 #[derive(Clone, Debug)]
 pub struct AvroSchema {
     /// Self-contained JSON: referenced types are written out at their first use.
     pub text: String,
     pub parsed: apache_avro::Schema,
-    /// SHA-256 of the parsing canonical form, hex.
+    /// SHA-256, hex, of all that decides which values come out of bytes: types, names, aliases, defaults, logical types.
     pub fingerprint: String,
 }
 
@@ -91,7 +141,7 @@ pub struct Contract {
 /// A schema registry. All calls block; errors of kind `Away` mean that it could not be asked, never that a schema is unknown.
 pub trait Registry: Send + Sync {
     /// `None`: the registry answered that it knows no such id.
-    fn schema(&self, id: SchemaId) -> Result<Option<Arc<AvroSchema>>>;
+    fn schema(&self, id: WriterId) -> Result<Option<Arc<AvroSchema>>>;
 
     /// `None`: no such subject.
     fn latest(&self, subject: &str) -> Result<Option<RegisteredSchema>>;
@@ -106,6 +156,9 @@ pub trait Registry: Send + Sync {
 
     /// `None`: compatible under the subject's level (or the subject is new); else what is not, one line per fault.
     fn check(&self, subject: &str, schema: &AvroSchema) -> Result<Option<Vec<String>>>;
+
+    /// The subject's version that holds this very schema; `None`: there is none, or no such subject.
+    fn find(&self, subject: &str, schema: &AvroSchema) -> Result<Option<RegisteredSchema>>;
 
     /// Registers the schema, or finds it if it is registered already. `Contract` error when refused as incompatible.
     fn register(&self, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema>;

@@ -6,6 +6,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 
 use super::AvroSchema;
+use super::canonical::canonical;
 use super::tree::Tree;
 use crate::error::{Error, Result};
 
@@ -30,9 +31,8 @@ impl AvroSchema {
             Inliner::new(&known).write(&json, "")?.to_string()
         };
         let parsed = apache_avro::Schema::parse_str(&text).map_err(|e| Error::contract(format!("not an Avro schema: {e}")))?;
-        let schema = AvroSchema { fingerprint: hex(&Sha256::digest(parsed.canonical_form())), text, parsed };
-        schema.tree()?;
-        Ok(schema)
+        let tree = Tree::new(&parse_json(&text)?)?;
+        Ok(AvroSchema { fingerprint: hex(&Sha256::digest(canonical(&tree))), text, parsed })
     }
 
     /// The schema as a graph of types.

@@ -13,7 +13,7 @@ use crate::task::core::Cadence;
 use crate::task::decision;
 use crate::task::names::Names;
 use crate::task::run::Run;
-use crate::topology::{self, Sink, Topology};
+use crate::topology::{self, Operation, Sink, Topology};
 
 /// Where a backfill writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Request {
     /// A job of this name that was interrupted is resumed; its recorded vectors count, not the bounds given now.
     pub job: Option<String>,
     pub output: Output,
+    /// `--table-history latest`: a join with a table whose topic may have lost versions is accepted; it is not promised to be what live was.
+    pub latest_versions: bool,
     /// `--final`: nothing more will come, so windows still open are emitted at the end.
     pub finish: bool,
 }
@@ -118,7 +120,9 @@ fn fresh(
     names: &Names,
     partitions: &[TopicPartition],
 ) -> Result<Planned> {
-    let from = bounds::resolve(site.log.as_ref(), partitions, &request.from, Which::From)?;
+    check_history(site, topology, request)?;
+    let mut from = bounds::resolve(site.log.as_ref(), partitions, &request.from, Which::From)?;
+    prepare::tables_from_start(site, topology, &mut from)?;
     let to = bounds::resolve(site.log.as_ref(), partitions, &request.to, Which::To)?;
     for (partition, end) in &to {
         if from[partition] > *end {
@@ -162,6 +166,24 @@ fn check_mid_log(site: &Site, topology: &Topology, from: &OffsetVector) -> Resul
         ))
         .hint("give --from earliest: what came before belongs to its result")),
     }
+}
+
+/// A compacted topic has lost versions: a join with it is not what the live one was.
+fn check_history(site: &Site, topology: &Topology, request: &Request) -> Result<()> {
+    let joined = topology.nodes.iter().any(|node| matches!(node.operation, Operation::TemporalJoin(_)));
+    if request.latest_versions || !joined {
+        return Ok(());
+    }
+    for table in topology.sources.iter().filter(|source| source.table.is_some()) {
+        if site.log.topic(&table.topic)?.is_some_and(|info| info.compacted) {
+            return Err(Error::config(format!(
+                "table \"{}\" (line {}): topic \"{}\" is compacted, so versions that rows of the past had joined may be gone",
+                table.name, table.line, table.topic
+            ))
+            .hint("give --table-history latest to join what is left: the result is then not promised to equal the live one"));
+        }
+    }
+    Ok(())
 }
 
 /// `--output live` only into sinks that nothing has written.
@@ -223,6 +245,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         delivery: settings.delivery,
         decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
         idle_after: None,
+        raise_tables: true,
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,

@@ -65,7 +65,11 @@ pub fn prepare_as(
     let names = names.with_generation(generation);
     let start = match control.live() {
         Some(live) => complete(control::parse_vector(&live.from)?, &partitions),
-        None => bounds::resolve(site.log.as_ref(), &partitions, from.unwrap_or(&Bound::Earliest), Which::From)?,
+        None => {
+            let mut start = bounds::resolve(site.log.as_ref(), &partitions, from.unwrap_or(&Bound::Earliest), Which::From)?;
+            prepare::tables_from_start(site, topology, &mut start)?;
+            start
+        }
     };
     let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(sink.topic.clone()))?;
     let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
@@ -98,6 +102,7 @@ pub fn prepare_as(
         delivery: settings.delivery,
         decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
         idle_after: if until_caught_up { None } else { settings.idle_after },
+        raise_tables: true,
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),
         transaction_timeout: settings.transaction_timeout,

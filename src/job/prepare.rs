@@ -144,6 +144,16 @@ pub fn partitions(topology: &Topology, counts: &[i32]) -> Vec<TopicPartition> {
     all
 }
 
+/// Tables are read from the start of their log, whatever the range begins with.
+pub fn tables_from_start(site: &Site, topology: &Topology, from: &mut OffsetVector) -> Result<()> {
+    let tables: Vec<&Topic> = topology.sources.iter().filter(|s| s.table.is_some()).map(|s| &s.topic).collect();
+    let partitions: Vec<TopicPartition> = from.keys().filter(|p| tables.contains(&&p.topic)).cloned().collect();
+    if !partitions.is_empty() {
+        from.extend(site.log.start_offsets(&partitions)?);
+    }
+    Ok(())
+}
+
 /// The topics that a run writes, with what they would be created with.
 pub fn sink_topics(
     site: &Site,

@@ -1,20 +1,23 @@
 //! Before an upsert sink: one value or one tombstone per key and commit.
 
-use arrow::array::{Int8Array, Int64Array, RecordBatch};
+use arrow::array::{Array, BooleanArray, Int8Array, Int64Array, RecordBatch};
 use arrow::compute::interleave_record_batch;
 
-use super::evaluate::broken;
+use super::evaluate::{broken, reject};
 use super::key::{KeyShape, KeyTable};
 use super::{Operator, Output};
-use crate::error::Result;
+use crate::error::{BadClass, Result};
 use crate::record::{Batch, Partition};
 
 /// Holds weighted rows until `flush`, then emits per key the last inserted row (weight +1), or, when only retractions are left, a row
-/// with weight -1 whose key columns count (a tombstone). Order of arrival decides, which within one task is a function of the log.
+/// with weight -1 whose key columns count (a tombstone); nothing, when the first row taken back equals the last inserted. Order of arrival decides, which within one task is a function of the log.
 #[derive(Clone, Debug)]
 pub struct ConsolidateSpec {
     /// The sink's PRIMARY KEY in the input.
     pub key_columns: Vec<usize>,
+    /// The key is one bare column, which holds no NULL: such a row is refused here, not where it would be written, since which rows
+    /// are written depends on where commits fall.
+    pub bare: bool,
 }
 
 /// Runs a [`ConsolidateSpec`]. It holds rows only between two commits: a commit that failed is undone by [`Consolidate::clear`].
@@ -34,6 +37,8 @@ type Place = (usize, usize);
 struct Touched {
     /// Where to find the key's columns: its latest row.
     latest: Place,
+    /// The first row that was taken back and had come in an earlier commit.
+    old: Option<Place>,
     /// Rows inserted and not retracted since.
     last: Option<Place>,
     earlier: Vec<Place>,
@@ -53,7 +58,7 @@ impl Consolidate {
 
     fn touch(&mut self, number: usize, place: Place, weight: i8) {
         if number == self.touched.len() {
-            self.touched.push(Touched { latest: place, last: None, earlier: Vec::new() });
+            self.touched.push(Touched { latest: place, old: None, last: None, earlier: Vec::new() });
         }
         let key = &mut self.touched[number];
         key.latest = place;
@@ -68,12 +73,21 @@ impl Consolidate {
             key.last = key.earlier.pop();
         } else if let Some(at) = key.earlier.iter().rposition(|earlier| row(*earlier) == retracted) {
             key.earlier.remove(at);
+        } else {
+            key.old.get_or_insert(place);
         }
+    }
+
+    /// Whether the key has the row that it had before the commit.
+    fn unchanged(&self, key: &Touched) -> bool {
+        let row = |(batch, row): Place| self.held[batch].rows.slice(row, 1);
+        matches!((key.old, key.last), (Some(old), Some(last)) if row(old) == row(last))
     }
 }
 
 impl Operator for Consolidate {
-    fn push(&mut self, _port: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+    fn push(&mut self, _port: usize, batch: Batch, out: &mut Output) -> Result<()> {
+        let batch = if self.spec.bare { without_null_keys(self.spec.key_columns[0], batch, out)? } else { batch };
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -100,7 +114,7 @@ impl Operator for Consolidate {
     fn flush(&mut self, out: &mut Output) -> Result<()> {
         // Rows of one origin stay one batch: a row that the sink can't write becomes the dead letter of its record.
         let mut origins: Vec<((u16, Partition, bool), Vec<(Place, i8)>)> = Vec::new();
-        for key in &self.touched {
+        for key in self.touched.iter().filter(|key| !self.unchanged(key)) {
             let (place, weight) = key.last.map_or((key.latest, -1), |last| (last, 1));
             let batch = &self.held[place.0];
             let origin = (batch.source, batch.partition, batch.derived);
@@ -139,4 +153,16 @@ impl Consolidate {
         let held: Vec<&RecordBatch> = self.held.iter().map(|b| &b.rows).collect();
         interleave_record_batch(&held, places).map_err(|e| broken("consolidate", e))
     }
+}
+
+/// The rows whose bare key is not NULL.
+pub(super) fn without_null_keys(column: usize, batch: Batch, out: &mut Output) -> Result<Batch> {
+    let key = batch.rows.column(column);
+    let Some(nulls) = key.logical_nulls().filter(|nulls| nulls.null_count() > 0) else { return Ok(batch) };
+    let name = batch.rows.schema_ref().field(column).name();
+    let message = format!("column \"{name}\": the key is NULL");
+    // What a retraction takes back was refused when it came.
+    let refused = (0..batch.num_rows()).filter(|row| nulls.is_null(*row) && batch.weight(*row) > 0);
+    reject(&batch, &refused.map(|row| (row, message.clone())).collect::<Vec<_>>(), BadClass::Key, out);
+    batch.filter(&BooleanArray::new(nulls.into_inner(), None)).map_err(|e| broken("filter", e))
 }

@@ -144,6 +144,10 @@ pub fn broken(what: &str, error: impl std::fmt::Display) -> Error {
 pub fn reject(batch: &Batch, failures: &[(usize, String)], class: BadClass, out: &mut Output) {
     let mut last = None;
     for (row, message) in failures {
+        // A row that is taken back was reported when it came.
+        if batch.weight(*row) < 0 {
+            continue;
+        }
         if batch.derived {
             out.withdrawn.push(Withdrawn { key: row_json(&batch.rows, *row), message: message.clone() });
             continue;

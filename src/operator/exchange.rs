@@ -12,6 +12,7 @@ use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::canonical::{self, KEY_GROUPS, key_groups};
+use super::consolidate::without_null_keys;
 use super::evaluate::{broken, evaluate, isolate, reject};
 use super::{Late, Output};
 use crate::error::{BadClass, Error, Result};
@@ -25,6 +26,8 @@ pub struct ExchangeSpec {
     pub keys: Vec<Arc<dyn PhysicalExpr>>,
     /// The operator behind it orders rows: one below its own row watermark is late, unless it is derived.
     pub refuse_late: bool,
+    /// A sink behind it has this column as its bare key, which holds no NULL.
+    pub bare_key: Option<usize>,
     /// Why rows have to move, for `explain`: `GROUP BY country: topic "orders" is distributed by customer_id`.
     pub reason: String,
 }
@@ -50,6 +53,10 @@ impl Exchange {
     /// A key of a type that can't be one.
     pub fn split(&self, batch: Batch, out: &mut Output) -> Result<Vec<(i32, Batch)>> {
         let batch = if self.spec.refuse_late { in_time(batch, out)? } else { batch };
+        let batch = match self.spec.bare_key {
+            Some(column) => without_null_keys(column, batch, out)?,
+            None => batch,
+        };
         if batch.num_rows() == 0 {
             return Ok(Vec::new());
         }

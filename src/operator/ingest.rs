@@ -3,15 +3,15 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use arrow::array::{Array, AsArray, BooleanArray, Int64Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, StructArray, make_array, new_null_array};
 use arrow::compute::not;
-use arrow::datatypes::SchemaRef;
+use arrow::datatypes::{DataType, Field, FieldRef, SchemaRef};
 use arrow::record_batch::RecordBatch;
 use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 
 use super::Output;
-use super::evaluate::{broken, columns_only, evaluate, evaluate_columns, isolate, micros, record_batch, reject, scaled};
+use super::evaluate::{broken, columns_only, evaluate, evaluate_columns, isolate, message, micros, record_batch, reject, scaled};
 use crate::error::{BadClass, Error, Result};
 use crate::record::{Batch, NextOffset, Offset, Partition, Timestamp};
 use crate::watermark::{PartitionWatermark, Watermark};
@@ -30,6 +30,8 @@ pub struct IngestSpec {
     /// Over `schema`; in the order of the SQL; the first that fails names the dead letter. NULL passes (as SQL has it).
     pub checks: Vec<Check>,
     pub event_time: EventTime,
+    /// Of a table: its PRIMARY KEY in `schema`, which a tombstone has, too. None: a stream.
+    pub table_key: Vec<usize>,
 }
 
 #[derive(Clone, Debug)]
@@ -54,6 +56,8 @@ pub enum OnViolation {
 pub enum EventTime {
     /// No WATERMARK declared: the record's timestamp; rows are never late, the watermark does not move.
     RecordTimestamp,
+    /// A table without WATERMARK: a version's time is its record's timestamp, and moves the watermark.
+    VersionTimestamp,
     Column {
         /// In `schema`; any timestamp type. NULL is a bad record of class `time`.
         column: usize,
@@ -66,7 +70,14 @@ pub enum EventTime {
 impl IngestSpec {
     /// Whether records move the watermark: without a WATERMARK they do not.
     pub fn has_watermark(&self) -> bool {
-        matches!(self.event_time, EventTime::Column { .. })
+        !matches!(self.event_time, EventTime::RecordTimestamp)
+    }
+
+    fn delay_micros(&self) -> i64 {
+        match self.event_time {
+            EventTime::RecordTimestamp | EventTime::VersionTimestamp => 0,
+            EventTime::Column { delay_micros, .. } => delay_micros,
+        }
     }
 }
 
@@ -88,10 +99,7 @@ pub struct Ingest {
 
 impl Ingest {
     pub fn new(spec: IngestSpec, source: u16, partition: Partition) -> Ingest {
-        let delay_micros = match spec.event_time {
-            EventTime::RecordTimestamp => 0,
-            EventTime::Column { delay_micros, .. } => delay_micros,
-        };
+        let delay_micros = spec.delay_micros();
         let columns = columns_only(&spec.columns);
         let watermark = PartitionWatermark::new(delay_micros);
         Ingest { spec, source, partition, watermark, position: None, raises: VecDeque::new(), columns, dropped: 0 }
@@ -135,6 +143,38 @@ impl Ingest {
         Ok((batch.num_rows() > 0).then_some(batch))
     }
 
+    /// Takes tombstones of a table in offset order: of `decoded` only key and metadata count. A tombstone has no value, so its time is its
+    /// record's timestamp, and no check holds it back.
+    pub fn tombstones(
+        &mut self,
+        decoded: &RecordBatch,
+        offsets: Int64Array,
+        record_timestamps_ms: &Int64Array,
+        out: &mut Output,
+    ) -> Result<Option<Batch>> {
+        let Some(last) = offsets.values().last().copied() else { return Ok(None) };
+        let rows = offsets.len();
+        let column = |(at, field): (usize, &FieldRef)| match self.spec.table_key.contains(&at) {
+            true => evaluate(&self.spec.columns[at], decoded).map_err(|e| broken("the key of a tombstone", message(&e))),
+            false => Ok(filler(field, rows)),
+        };
+        let columns = self.spec.schema.fields().iter().enumerate().map(column).collect::<Result<Vec<_>>>()?;
+        let batch = Batch {
+            rows: record_batch(&self.spec.schema, columns, rows).map_err(|e| broken("tombstones", e))?,
+            source: self.source,
+            partition: self.partition,
+            offsets,
+            event_times: record_timestamps_ms.clone(),
+            row_watermarks: Int64Array::from_value(0, rows),
+            weights: Some(Int8Array::from_value(-1, rows)),
+            derived: false,
+        };
+        let mut batch = record_times(batch, out)?;
+        batch.row_watermarks = self.observe(&batch.offsets, &batch.event_times);
+        self.reached(Offset(last).next());
+        Ok((batch.num_rows() > 0).then_some(batch))
+    }
+
     /// A recorded decision: rows at or after `at` see at least `to`. Applies at once if the partition has come that far.
     pub fn raise(&mut self, at: NextOffset, to: Watermark) {
         if self.position.is_some_and(|position| at <= position) {
@@ -166,11 +206,7 @@ impl Ingest {
     /// Back to a commit: sets the watermark and forgets position and decisions, which the caller gives again
     /// ([`Ingest::reached`], [`Ingest::raise`]).
     pub fn restore(&mut self, watermark: Watermark) {
-        let delay_micros = match self.spec.event_time {
-            EventTime::RecordTimestamp => 0,
-            EventTime::Column { delay_micros, .. } => delay_micros,
-        };
-        self.watermark = PartitionWatermark::new(delay_micros);
+        self.watermark = PartitionWatermark::new(self.spec.delay_micros());
         self.watermark.raise(watermark);
         self.position = None;
         self.raises.clear();
@@ -224,13 +260,7 @@ impl Ingest {
     /// Replaces the record timestamps in `event_times` by event times.
     fn stamp(&self, mut batch: Batch, out: &mut Output) -> Result<Batch> {
         let (column, max_ahead_micros) = match self.spec.event_time {
-            EventTime::RecordTimestamp => {
-                let millis: Int64Array = batch.event_times.unary(|millis| if millis == -1 { 0 } else { millis });
-                let times = scaled(&millis, 1000);
-                let bad = times.overflowed.into_iter().map(|row| (row, "the record's timestamp is out of range".to_owned()));
-                batch.event_times = times.values;
-                return without(batch, &bad.collect::<Vec<_>>(), BadClass::Time, out);
-            }
+            EventTime::RecordTimestamp | EventTime::VersionTimestamp => return record_times(batch, out),
             EventTime::Column { column, max_ahead_micros, .. } => (column, max_ahead_micros),
         };
         let times = micros(batch.rows.column(column))?;
@@ -298,6 +328,32 @@ fn violations(expr: &Arc<dyn PhysicalExpr>, rows: &RecordBatch) -> Result<Boolea
     };
     let violated = !truth.values();
     Ok(BooleanArray::new(truth.nulls().map_or(violated.clone(), |nulls| &violated & nulls.inner()), None))
+}
+
+/// Record timestamps, in milliseconds, as event times; a record without one has 1970.
+fn record_times(mut batch: Batch, out: &mut Output) -> Result<Batch> {
+    let millis: Int64Array = batch.event_times.unary(|millis| if millis == -1 { 0 } else { millis });
+    let times = scaled(&millis, 1000);
+    let bad = times.overflowed.into_iter().map(|row| (row, "the record's timestamp is out of range".to_owned()));
+    batch.event_times = times.values;
+    without(batch, &bad.collect::<Vec<_>>(), BadClass::Time, out)
+}
+
+/// Values that count for nothing, in a column that may not be null either: NULL where it may, else what the type begins with.
+pub fn filler(field: &Field, rows: usize) -> ArrayRef {
+    if field.is_nullable() {
+        return new_null_array(field.data_type(), rows);
+    }
+    match field.data_type() {
+        DataType::Struct(fields) if !fields.is_empty() => {
+            let children = fields.iter().map(|child| filler(child, rows)).collect();
+            Arc::new(StructArray::new(fields.clone(), children, None))
+        }
+        data_type => {
+            let data = new_null_array(data_type, rows).to_data().into_builder().nulls(None).build();
+            make_array(data.expect("an array of nulls holds zeros, and is valid without its nulls"))
+        }
+    }
 }
 
 fn without(batch: Batch, bad: &[(usize, String)], class: BadClass, out: &mut Output) -> Result<Batch> {

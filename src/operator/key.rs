@@ -57,6 +57,10 @@ impl KeyShape {
         Ok(KeyShape { types, kind })
     }
 
+    pub fn types(&self) -> &[DataType] {
+        &self.types
+    }
+
     pub fn encode(&self, columns: &[ArrayRef]) -> Result<EncodedKeys> {
         assert_eq!(columns.len(), self.types.len(), "a key has the columns that it was planned with");
         let failed = |e| broken("encode keys", e);
@@ -189,6 +193,66 @@ impl KeyTable {
         }
     }
 
+    /// The number of the key of one row, if it is known.
+    pub fn find(&self, keys: &EncodedKeys, row: usize) -> Option<u32> {
+        match (self, keys) {
+            (KeyTable::Unit { present }, EncodedKeys::Unit) => present.then_some(0),
+            (KeyTable::Integer { null, .. }, EncodedKeys::Integer(keys)) if keys.is_null(row) => *null,
+            (KeyTable::Integer { table, .. }, EncodedKeys::Integer(keys)) => {
+                let key = keys.value(row);
+                table.find(hash_integer(key), |(known, _)| *known == key).map(|(_, number)| *number)
+            }
+            (KeyTable::Bytes { null, .. }, EncodedKeys::Text(text)) if text.is_null(row) => *null,
+            (KeyTable::Bytes { arena, ends, table, .. }, keys) => {
+                let key = match keys {
+                    EncodedKeys::Text(text) => text.value(row).as_bytes(),
+                    EncodedKeys::Rows(rows) => rows.row(row).data(),
+                    _ => unreachable!("a table belongs to the shape that made it"),
+                };
+                let hash = xxh3_64(key);
+                let equal = |(known, number): &(u64, u32)| *known == hash && range_of(arena, ends, *number) == key;
+                table.find(hash, equal).map(|(_, number)| *number)
+            }
+            _ => unreachable!("a table belongs to the shape that made it"),
+        }
+    }
+
+    /// The keys of the given numbers alone, numbered anew in the order given: what is left after many keys have gone.
+    pub fn subset(&self, numbers: &[u32]) -> KeyTable {
+        match self {
+            KeyTable::Unit { .. } => KeyTable::Unit { present: !numbers.is_empty() },
+            KeyTable::Integer { values, null, .. } => {
+                let mut table = HashTable::with_capacity(numbers.len());
+                let mut new_null = None;
+                for (at, number) in numbers.iter().enumerate() {
+                    if *null == Some(*number) {
+                        new_null = Some(at as u32);
+                        continue;
+                    }
+                    let key = values[*number as usize];
+                    table.insert_unique(hash_integer(key), (key, at as u32), |(known, _)| hash_integer(*known));
+                }
+                KeyTable::Integer { values: numbers.iter().map(|n| values[*n as usize]).collect(), null: new_null, table }
+            }
+            KeyTable::Bytes { null, .. } => {
+                let (mut arena, mut ends, mut new_null) = (Vec::new(), Vec::with_capacity(numbers.len()), None);
+                let mut table = HashTable::with_capacity(numbers.len());
+                for (at, number) in numbers.iter().enumerate() {
+                    let key = self.bytes(*number);
+                    arena.extend_from_slice(key);
+                    ends.push(arena.len());
+                    if *null == Some(*number) {
+                        new_null = Some(at as u32);
+                    } else {
+                        let hash = xxh3_64(key);
+                        table.insert_unique(hash, (hash, at as u32), |(known, _)| *known);
+                    }
+                }
+                KeyTable::Bytes { arena, ends, null: new_null, table }
+            }
+        }
+    }
+
     /// Forgets all keys numbered `length` and above.
     pub fn truncate(&mut self, length: usize) {
         let current = self.len();
@@ -269,5 +333,39 @@ fn canonical_floats(column: &ArrayRef) -> ArrayRef {
             Arc::new(column.as_primitive::<Float32Type>().unary::<_, Float32Type>(canonical))
         }
         _ => column.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn columns() -> Vec<Vec<ArrayRef>> {
+        let numbers: Int64Array = vec![Some(7), None, Some(-1), Some(7), Some(i64::MAX)].into();
+        let text: StringArray = vec![Some("a"), None, Some(""), Some("a"), Some("b")].into();
+        let (numbers, text): (ArrayRef, ArrayRef) = (Arc::new(numbers), Arc::new(text));
+        vec![vec![numbers.clone()], vec![text.clone()], vec![numbers, text]]
+    }
+
+    #[test]
+    fn keys_are_found_and_numbered_anew() {
+        for columns in columns() {
+            let shape = KeyShape::new(columns.iter().map(|c| c.data_type().clone()).collect()).unwrap();
+            let keys = shape.encode(&columns).unwrap();
+            let mut table = shape.table();
+            assert_eq!(table.find(&keys, 0), None);
+            let numbers: Vec<u32> = (0..5).map(|row| table.intern(&keys, row)).collect();
+            assert_eq!(numbers, [0, 1, 2, 0, 3]);
+            assert_eq!((0..5).map(|row| table.find(&keys, row).unwrap()).collect::<Vec<_>>(), numbers);
+
+            // The first row's key is gone; the others keep their order.
+            let mut rest = table.subset(&[1, 2, 3]);
+            assert_eq!((0..5).map(|row| rest.find(&keys, row)).collect::<Vec<_>>(), [None, Some(0), Some(1), None, Some(2)]);
+            let back = |table: &KeyTable, numbers: &[u32]| shape.decode(table, numbers).unwrap();
+            assert_eq!(back(&rest, &[0, 1, 2]), back(&table, &[1, 2, 3]));
+            assert_eq!(rest.intern(&keys, 0), 3);
+            rest.truncate(1);
+            assert_eq!((rest.find(&keys, 1), rest.find(&keys, 4), rest.len()), (Some(0), None, 1));
+        }
     }
 }

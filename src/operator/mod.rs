@@ -14,9 +14,15 @@ pub mod consolidate;
 mod evaluate;
 pub mod exchange;
 pub mod filter;
+mod held;
 pub mod ingest;
 mod key;
+pub mod materialize;
+mod position;
 pub mod project;
+mod state;
+pub mod table;
+pub mod temporal_join;
 
 use crate::error::{BadClass, Result};
 use crate::record::{Batch, Offset, Partition, Timestamp};

@@ -1,7 +1,7 @@
 //! Deltas as messages of a changelog topic.
 //!
 //! Each commit of a task writes, per store, one or more messages to the store's changelog partition: the delta's rows, then a slice
-//! of the rolling snapshot, as Arrow IPC streams (LZ4), split below the message limit. The last part carries the [`CommitRecord`].
+//! of the rolling snapshot, as Arrow IPC streams (LZ4) with a checksum, split below the message limit. The last part carries the [`CommitRecord`].
 //! A commit that touched nothing writes one message with an empty value and the record.
 //!
 //! ```text
@@ -112,22 +112,29 @@ pub fn split_ipc(rows: &RecordBatch, max_bytes: usize, emit: &mut impl FnMut(Vec
     Ok(())
 }
 
-/// One batch as an Arrow IPC stream.
+/// One batch as an Arrow IPC stream, with a checksum behind it.
 pub fn to_ipc(rows: &RecordBatch) -> Result<Vec<u8>> {
     let failed = |e| Error::failed(format!("encode rows of state: {e}"));
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).map_err(failed)?;
     let mut writer = StreamWriter::try_new_with_options(Vec::new(), rows.schema_ref(), options).map_err(failed)?;
     writer.write(rows).map_err(failed)?;
-    writer.into_inner().map_err(failed)
+    let mut bytes = writer.into_inner().map_err(failed)?;
+    bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
+    Ok(bytes)
 }
 
-/// The batches of an Arrow IPC stream.
+/// The batches of an Arrow IPC stream that [`to_ipc`] wrote. The checksum comes first: Arrow's reader believes the lengths in damaged bytes,
+/// and a process that is asked for an exabyte of memory does not come back.
 ///
 /// # Errors
 /// `Corrupt` when it is none.
 pub fn from_ipc(bytes: &[u8]) -> Result<Vec<RecordBatch>> {
     let failed = |e| Error::corrupt(format!("rows of state do not decode: {e}"));
-    let reader = StreamReader::try_new(bytes, None).map_err(failed)?;
+    let stream = match bytes.split_last_chunk::<4>() {
+        Some((stream, sum)) if crc32fast::hash(stream) == u32::from_be_bytes(*sum) => stream,
+        _ => return Err(Error::corrupt(format!("rows of state do not decode: the checksum of {} bytes is wrong", bytes.len()))),
+    };
+    let reader = StreamReader::try_new(stream, None).map_err(failed)?;
     reader.map(|rows| rows.map_err(failed)).collect()
 }
 

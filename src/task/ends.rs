@@ -6,7 +6,7 @@
 //!
 //! Invariant: ends never move.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::Result;
 use crate::log::{CommittedOffsets, Isolation, Log, partitions_of};
@@ -24,6 +24,8 @@ pub struct Ends {
     exchanges: Vec<Exchanged>,
     /// The run declares at its end that nothing more will come: a source partition is done when its watermark says so.
     finish: bool,
+    /// Partitions of tables, which are done when they have been raised to where the stream partitions are that they meet.
+    tables: BTreeMap<TopicPartition, Vec<TopicPartition>>,
 }
 
 struct Exchanged {
@@ -35,7 +37,7 @@ struct Exchanged {
 }
 
 impl Ends {
-    pub fn new(plan: &Plan, sources: &OffsetVector, finish: bool) -> Result<Ends> {
+    pub fn new(plan: &Plan, sources: &OffsetVector, finish: bool, raise_tables: bool) -> Result<Ends> {
         let mut exchanges: Vec<Exchanged> = Vec::new();
         for node in plan.topology.exchanges() {
             let topic = plan.names.repartition(&plan.topology.nodes[node].id)?;
@@ -47,7 +49,9 @@ impl Ends {
                 ended: false,
             });
         }
-        Ok(Ends { known: sources.clone(), exchanges, finish })
+        let raised = plan.source_partitions().filter(|p| raise_tables && !finish && plan.is_table(&p.topic));
+        let tables = raised.map(|partition| (partition.clone(), plan.met_by(&partition))).collect();
+        Ok(Ends { known: sources.clone(), exchanges, finish, tables })
     }
 
     pub fn get(&self, partition: &TopicPartition) -> Option<NextOffset> {
@@ -75,7 +79,9 @@ impl Ends {
             if self.exchanges[at].ended {
                 continue;
             }
-            let committed = log.committed(group, &self.exchanges[at].behind)?;
+            let mut asked = self.exchanges[at].behind.clone();
+            asked.extend(self.tables.values().flatten().cloned());
+            let committed = log.committed(group, &asked)?;
             if !self.all_done(&self.exchanges[at].behind, &committed, start) {
                 return Ok(());
             }
@@ -97,9 +103,33 @@ impl Ends {
         Ok(self.all_done(&all, &committed, start))
     }
 
+    /// Whether the group has committed all source partitions to their ends.
+    pub fn sources_committed(&self, log: &dyn Log, group: &str, start: &OffsetVector) -> Result<bool> {
+        let exchanged = |p: &TopicPartition| self.exchanges.iter().any(|exchange| exchange.partitions.contains(p));
+        let sources: Vec<TopicPartition> = self.known.keys().filter(|p| !exchanged(p)).cloned().collect();
+        let committed = log.committed(group, &sources)?;
+        let at_end = |p: &TopicPartition| {
+            let at = committed.get(p).map_or_else(|| start.get(p).copied().unwrap_or(NextOffset(0)), |committed| committed.next);
+            at >= self.known[p]
+        };
+        Ok(sources.iter().all(at_end))
+    }
+
+    /// Whether a table's partition has been raised to the lowest watermark of the streams that it meets.
+    fn raised(&self, partition: &TopicPartition, committed: &CommittedOffsets) -> bool {
+        let Some(met) = self.tables.get(partition) else { return true };
+        let of = |p: &TopicPartition| {
+            committed.get(p).and_then(|c| progress::from_committed(p, c).ok()).map_or(Watermark::MIN, |state| state.watermark)
+        };
+        met.iter().map(of).min().is_none_or(|to| to == Watermark::MIN || of(partition) >= to)
+    }
+
     fn all_done(&self, partitions: &[TopicPartition], committed: &CommittedOffsets, start: &OffsetVector) -> bool {
         partitions.iter().all(|partition| {
             let Some(end) = self.known.get(partition) else { return false };
+            if !self.raised(partition, committed) {
+                return false;
+            }
             let exchanged = self.exchanges.iter().any(|exchange| exchange.partitions.contains(partition));
             match committed.get(partition) {
                 Some(committed) if self.finish && !exchanged => {

@@ -7,18 +7,21 @@ use arrow::array::{
     ArrayRef, BinaryBuilder, Int32Array, Int64Array, MapBuilder, MapFieldNames, RecordBatch, RecordBatchOptions, StringArray,
     StringBuilder, TimestampMillisecondArray, UInt32Array,
 };
-use arrow::compute::take_record_batch;
+use arrow::compute::kernels::cmp::distinct;
+use arrow::compute::{cast, take_record_batch};
+use arrow::util::display::array_value_to_string;
 
 use crate::codec::avro::AvroDecoder;
 use crate::codec::key::KeyDecoder;
+use crate::codec::wire::{HeaderIds, KEY_HEADER, VALUE_HEADER};
 use crate::codec::{BadValue, Decoded};
-use crate::contract::{AvroSchema, SchemaId};
+use crate::contract::{AvroSchema, WriterId};
 use crate::error::{BadClass, Error, Result};
-use crate::operator::ingest::Ingest;
+use crate::operator::ingest::{Ingest, filler};
 use crate::operator::{Output, Rejected};
 use crate::record::{Batch, Chunk, NextOffset, Offset, TopicPartition};
 use crate::task::budget::Budget;
-use crate::topology::{Metadata, NullValue, Source};
+use crate::topology::{Metadata, NullValue, Source, TableSource};
 use crate::watermark::Watermark;
 
 /// One source partition of a task.
@@ -38,6 +41,8 @@ pub struct Feed {
     metadata: Vec<Metadata>,
     decoded: arrow::datatypes::SchemaRef,
     null_value: NullValue,
+    /// A table: null values are tombstones.
+    table: Option<TableSource>,
     /// Null values skipped.
     pub skipped: u64,
 }
@@ -47,9 +52,24 @@ pub struct Feed {
 pub struct FeedState {
     pub position: NextOffset,
     pub watermark: Watermark,
+    /// Where several streams read the topic, each has a watermark of its own: those behind the first, in the order of the SQL.
+    pub others: Vec<Watermark>,
     pub budget: Budget,
     /// The partition was quiet: others need not wait for it.
     pub idle: bool,
+}
+
+impl FeedState {
+    /// As the `nth` stream that reads the partition has it.
+    pub fn of_stream(&self, nth: usize) -> FeedState {
+        let watermark = if nth == 0 { self.watermark } else { self.others.get(nth - 1).copied().unwrap_or(Watermark::MIN) };
+        FeedState { watermark, others: Vec::new(), ..self.clone() }
+    }
+
+    /// What the partition has reached for every stream that reads it.
+    pub fn lowest(&self) -> Watermark {
+        self.others.iter().copied().fold(self.watermark, Watermark::min)
+    }
 }
 
 impl Feed {
@@ -58,7 +78,7 @@ impl Feed {
         let key = source
             .key
             .as_ref()
-            .map(|key| KeyDecoder::new(key.format, key.contract.as_deref(), &key.columns, &key.fields))
+            .map(|key| KeyDecoder::new(key.format, key.contract.as_deref(), &key.columns, &key.members, &key.fields))
             .transpose()?;
         let place = u16::try_from(index).map_err(|_| Error::config("more than 65,535 sources in one pipeline"))?;
         let mut ingest = Ingest::new(source.ingest.clone(), place, partition.partition);
@@ -77,19 +97,21 @@ impl Feed {
             metadata: source.metadata.clone(),
             decoded: source.ingest.decoded.clone(),
             null_value: source.null_value,
+            table: source.table.clone(),
             skipped: 0,
         })
     }
 
     pub fn state(&self) -> FeedState {
-        FeedState { position: self.position, watermark: self.ingest.watermark(), budget: self.budget.clone(), idle: self.idle }
+        let (watermark, budget) = (self.ingest.watermark(), self.budget.clone());
+        FeedState { position: self.position, watermark, others: Vec::new(), budget, idle: self.idle }
     }
 
     /// Schema ids in the chunk whose writer is not known yet, in keys and values.
-    pub fn missing(&self, chunk: &Chunk) -> Vec<SchemaId> {
-        let mut ids = self.value.missing(&chunk.values);
+    pub fn missing(&self, chunk: &Chunk) -> Vec<WriterId> {
+        let mut ids = self.value.missing(&chunk.values, &value_ids(chunk));
         if let Some(key) = &self.key {
-            ids.extend(key.missing(&chunk.keys));
+            ids.extend(key.missing(&chunk.keys, &key_ids(chunk)));
         }
         ids.sort_unstable();
         ids.dedup();
@@ -100,20 +122,21 @@ impl Feed {
     ///
     /// # Errors
     /// `Contract` when the writer's schema can't be resolved to the pinned one.
-    pub fn add_writer(&mut self, chunk: &Chunk, id: SchemaId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
-        if self.value.missing(&chunk.values).contains(&id) {
+    pub fn add_writer(&mut self, chunk: &Chunk, id: WriterId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
+        if self.value.missing(&chunk.values, &value_ids(chunk)).contains(&id) {
             self.value.add_writer(id, schema.cloned()).map_err(|e| e.context(&self.partition))?;
         }
         if let Some(key) = &mut self.key
-            && key.missing(&chunk.keys).contains(&id)
+            && key.missing(&chunk.keys, &key_ids(chunk)).contains(&id)
         {
             key.add_writer(id, schema.cloned()).map_err(|e| e.context(&self.partition))?;
         }
         Ok(())
     }
 
-    /// Decodes a chunk and gives its rows their positions. Bad records go to `out.rejected`; their schema ids to `ids`.
-    pub fn decode(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, SchemaId>) -> Result<Option<Batch>> {
+    /// Decodes a chunk and gives its rows their positions. Bad records go to `out.rejected`; their schema ids to `ids`. Several batches
+    /// only of a table: versions and tombstones alternate.
+    pub fn decode(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, WriterId>) -> Result<Vec<Batch>> {
         assert!(
             chunk.offsets.first().is_none_or(|first| first.0 >= self.position.0),
             "records are delivered once and in order: {} is at {}, the chunk starts at {:?}",
@@ -123,14 +146,18 @@ impl Feed {
         );
         self.position = self.position.max(chunk.next);
         self.idle &= chunk.is_empty();
-        let batch = if chunk.is_empty() { None } else { self.rows(chunk, out, ids)? };
+        let batches = match &self.table {
+            _ if chunk.is_empty() => Vec::new(),
+            None => self.rows(chunk, out, ids)?.into_iter().collect(),
+            Some(table) => self.versions(&table.clone(), chunk, out, ids)?,
+        };
         // Decisions up to here apply, also where the last records did not decode or were never delivered.
         self.ingest.reached(self.position);
-        Ok(batch)
+        Ok(batches)
     }
 
-    fn rows(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, SchemaId>) -> Result<Option<Batch>> {
-        let Decoded { mut rows, mut kept, nulls, bad } = self.value.decode(&chunk.values)?;
+    fn rows(&mut self, chunk: &Chunk, out: &mut Output, ids: &mut BTreeMap<Offset, WriterId>) -> Result<Option<Batch>> {
+        let Decoded { mut rows, mut kept, nulls, bad } = self.value.decode(&chunk.values, &value_ids(chunk))?;
         self.reject(chunk, bad, out, ids);
         self.skipped += nulls.len() as u64;
         if self.null_value == NullValue::DeadLetter {
@@ -139,7 +166,7 @@ impl Feed {
         }
         let mut keys = None;
         if let Some(decoder) = &mut self.key {
-            let decoded = decoder.decode(&chunk.keys)?;
+            let decoded = decoder.decode(&chunk.keys, &key_ids(chunk))?;
             let bad: Vec<BadValue> = decoded.bad.into_iter().filter(|bad| kept.binary_search(&bad.row).is_ok()).collect();
             (rows, kept, keys) = intersect(rows, kept, decoded.rows, &decoded.kept)?;
             self.reject(chunk, bad, out, ids);
@@ -147,22 +174,87 @@ impl Feed {
         if kept.is_empty() {
             return Ok(None);
         }
-        let mut columns: Vec<ArrayRef> = rows.columns().to_vec();
-        if let Some(keys) = keys {
-            columns.extend(keys.columns().iter().cloned());
-        }
-        for metadata in &self.metadata {
-            columns.push(metadata_column(*metadata, chunk, &kept));
-        }
-        let options = RecordBatchOptions::new().with_row_count(Some(kept.len()));
-        let decoded = RecordBatch::try_new_with_options(self.decoded.clone(), columns, &options)
-            .map_err(|e| Error::corrupt(format!("{}: decoded columns differ from the plan: {e}", self.partition)))?;
-        let offsets = Int64Array::from_iter_values(kept.iter().map(|row| chunk.offsets[*row as usize].0));
-        let timestamps = Int64Array::from_iter_values(kept.iter().map(|row| chunk.timestamps[*row as usize]));
+        let decoded = self.joined(chunk, &kept, rows.columns(), keys.as_ref())?;
+        let (offsets, timestamps) = places(chunk, &kept);
         self.ingest.ingest(decoded, offsets, &timestamps, out).map_err(|e| e.context(&self.partition))
     }
 
-    fn reject(&self, chunk: &Chunk, bad: Vec<BadValue>, out: &mut Output, ids: &mut BTreeMap<Offset, SchemaId>) {
+    /// Columns of value, key and metadata as ingest takes them.
+    fn joined(&self, chunk: &Chunk, kept: &[u32], values: &[ArrayRef], keys: Option<&RecordBatch>) -> Result<RecordBatch> {
+        let mut columns: Vec<ArrayRef> = values.to_vec();
+        columns.extend(keys.iter().flat_map(|keys| keys.columns().iter().cloned()));
+        columns.extend(self.metadata.iter().map(|metadata| metadata_column(*metadata, chunk, kept)));
+        let options = RecordBatchOptions::new().with_row_count(Some(kept.len()));
+        RecordBatch::try_new_with_options(self.decoded.clone(), columns, &options)
+            .map_err(|e| Error::corrupt(format!("{}: decoded columns differ from the plan: {e}", self.partition)))
+    }
+
+    /// Records of a table: versions and tombstones, in the order of their offsets.
+    fn versions(
+        &mut self,
+        table: &TableSource,
+        chunk: &Chunk,
+        out: &mut Output,
+        ids: &mut BTreeMap<Offset, WriterId>,
+    ) -> Result<Vec<Batch>> {
+        let values = self.value.decode(&chunk.values, &value_ids(chunk))?;
+        let decoder = self.key.as_mut().expect("a table's key is decoded");
+        let keys = decoder.decode(&chunk.keys, &key_ids(chunk))?;
+        let (bad_keys, keys) = self.table_keys(&values, keys)?;
+        self.reject(chunk, values.bad, out, ids);
+        self.reject(chunk, bad_keys, out, ids);
+
+        let (rows, kept, of_kept) = intersect(values.rows, values.kept, keys.0.clone(), &keys.1)?;
+        let of_kept = of_kept.expect("keys were given");
+        let (agreeing, unlike) = agree(table, &rows, &of_kept, &kept)?;
+        self.reject(chunk, unlike, out, ids);
+        let take = |batch: &RecordBatch| take_record_batch(batch, &agreeing).map_err(|e| self.broken(&e));
+        let (rows, of_kept) = (take(&rows)?, take(&of_kept)?);
+        let kept: Vec<u32> = agreeing.values().iter().map(|at| kept[*at as usize]).collect();
+
+        let gone: Vec<u32> = values.nulls.iter().copied().filter(|row| keys.1.binary_search(row).is_ok()).collect();
+        let places_of_gone = gone.iter().map(|row| keys.1.binary_search(row).expect("it was kept") as u32);
+        let of_gone = take_record_batch(&keys.0, &UInt32Array::from_iter_values(places_of_gone)).map_err(|e| self.broken(&e))?;
+        let fillers: Vec<ArrayRef> = rows.schema().fields().iter().map(|field| filler(field, gone.len())).collect();
+
+        let versions = self.joined(chunk, &kept, rows.columns(), Some(&of_kept))?;
+        let tombstones = self.joined(chunk, &gone, &fillers, Some(&of_gone))?;
+        let mut batches = Vec::new();
+        for run in runs(&kept, &gone) {
+            let (rows, from, length) = if run.tombstones { (&gone, run.from, run.length) } else { (&kept, run.from, run.length) };
+            let (offsets, timestamps) = places(chunk, &rows[from..from + length]);
+            let batch = match run.tombstones {
+                true => self.ingest.tombstones(&tombstones.slice(from, length), offsets, &timestamps, out),
+                false => self.ingest.ingest(versions.slice(from, length), offsets, &timestamps, out),
+            };
+            batches.extend(batch.map_err(|e| e.context(&self.partition))?);
+        }
+        Ok(batches)
+    }
+
+    /// Keys of records whose value decoded or is a tombstone; a record of a table without a key is bad.
+    fn table_keys(&self, values: &Decoded, keys: Decoded) -> Result<(Vec<BadValue>, (RecordBatch, Vec<u32>))> {
+        let stands = |row: &u32| values.kept.binary_search(row).is_ok() || values.nulls.binary_search(row).is_ok();
+        let mut bad: Vec<BadValue> = keys.bad.into_iter().filter(|bad| stands(&bad.row)).collect();
+        let missing = keys.nulls.iter().copied().filter(stands);
+        bad.extend(missing.map(|row| BadValue {
+            row,
+            class: BadClass::Key,
+            message: "a record of a table needs a key".into(),
+            schema_id: None,
+        }));
+        bad.sort_by_key(|bad| bad.row);
+        let given = keys.kept.iter().enumerate().filter(|(_, row)| keys.nulls.binary_search(row).is_err());
+        let (at, rows): (Vec<u32>, Vec<u32>) = given.map(|(at, row)| (at as u32, *row)).unzip();
+        let keys = take_record_batch(&keys.rows, &UInt32Array::from(at)).map_err(|e| self.broken(&e))?;
+        Ok((bad, (keys, rows)))
+    }
+
+    fn broken(&self, error: &arrow::error::ArrowError) -> Error {
+        Error::corrupt(format!("{}: rows of keys and values can't be matched: {error}", self.partition))
+    }
+
+    fn reject(&self, chunk: &Chunk, bad: Vec<BadValue>, out: &mut Output, ids: &mut BTreeMap<Offset, WriterId>) {
         for bad in bad {
             let offset = chunk.offsets[bad.row as usize];
             if let Some(id) = bad.schema_id {
@@ -177,6 +269,66 @@ impl Feed {
             });
         }
     }
+}
+
+fn value_ids(chunk: &Chunk) -> HeaderIds {
+    HeaderIds::of(&chunk.headers, VALUE_HEADER)
+}
+
+fn key_ids(chunk: &Chunk) -> HeaderIds {
+    HeaderIds::of(&chunk.headers, KEY_HEADER)
+}
+
+fn places(chunk: &Chunk, rows: &[u32]) -> (Int64Array, Int64Array) {
+    (
+        Int64Array::from_iter_values(rows.iter().map(|row| chunk.offsets[*row as usize].0)),
+        Int64Array::from_iter_values(rows.iter().map(|row| chunk.timestamps[*row as usize])),
+    )
+}
+
+/// Records of one kind that follow one another.
+struct Run {
+    tombstones: bool,
+    /// Among the rows of its kind.
+    from: usize,
+    length: usize,
+}
+
+/// Two ascending lists of rows as runs in the order of their rows.
+fn runs(versions: &[u32], tombstones: &[u32]) -> Vec<Run> {
+    let mut runs: Vec<Run> = Vec::new();
+    let (mut v, mut t) = (0, 0);
+    while v < versions.len() || t < tombstones.len() {
+        let next = t < tombstones.len() && versions.get(v).is_none_or(|version| tombstones[t] < *version);
+        let from = if next { t } else { v };
+        match runs.last_mut().filter(|run| run.tombstones == next) {
+            Some(run) => run.length += 1,
+            None => runs.push(Run { tombstones: next, from, length: 1 }),
+        }
+        if next { t += 1 } else { v += 1 }
+    }
+    runs
+}
+
+/// Rows whose value says of the key what the key says; the others are bad.
+fn agree(table: &TableSource, values: &RecordBatch, keys: &RecordBatch, rows: &[u32]) -> Result<(UInt32Array, Vec<BadValue>)> {
+    let broken = |e| Error::corrupt(format!("keys and values of a table can't be compared: {e}"));
+    let mut bad: BTreeMap<usize, String> = BTreeMap::new();
+    for (in_value, in_key) in &table.held_twice {
+        let (value, key) = (values.column(*in_value), keys.column(*in_key));
+        let value_as_key = cast(value, key.data_type()).map_err(broken)?;
+        let unlike = distinct(&value_as_key, key).map_err(broken)?;
+        let name = values.schema_ref().field(*in_value).name();
+        for row in unlike.values().set_indices() {
+            let shown = |array: &ArrayRef| array_value_to_string(array, row).unwrap_or_else(|e| e.to_string());
+            bad.entry(row)
+                .or_insert_with(|| format!("\"{name}\" is {} in the value and {} in the key", shown(value), shown(key)));
+        }
+    }
+    let kept = (0..rows.len()).filter(|row| !bad.contains_key(row)).map(|row| row as u32);
+    let kept = UInt32Array::from_iter_values(kept);
+    let bad = bad.into_iter().map(|(row, message)| BadValue { row: rows[row], class: BadClass::Key, message, schema_id: None });
+    Ok((kept, bad.collect()))
 }
 
 /// Rows that decoded in both value and key.

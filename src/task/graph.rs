@@ -11,15 +11,18 @@ use std::sync::Arc;
 
 use arrow::array::BooleanArray;
 
-use crate::contract::{AvroSchema, SchemaId};
+use crate::contract::{AvroSchema, WriterId};
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffset, CommittedOffsets};
-use crate::operator::aggregate::Aggregate;
+use crate::operator::aggregate::{Aggregate, Phase};
 use crate::operator::assign::Assign;
 use crate::operator::consolidate::Consolidate;
 use crate::operator::filter::Filter;
 use crate::operator::ingest::OnViolation;
+use crate::operator::materialize::Materialize;
 use crate::operator::project::Project;
+use crate::operator::table::Table;
+use crate::operator::temporal_join::TemporalJoin;
 use crate::operator::{Late, Operator, Output, Rejected};
 use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Topic, TopicPartition};
 use crate::store::Store;
@@ -119,7 +122,8 @@ impl Task {
                     let node = topology.nodes.iter().position(|n| matches!(n.operation, Operation::Source(s) if s == index));
                     let node = node.expect("every source of a topology has a node");
                     let state = state.feeds.get(&partition).expect("the caller gives the state of every source partition");
-                    feeds.push(Feed::new(&topology.sources[index], index, node, partition, state.clone())?);
+                    let nth = feeds.iter().filter(|feed: &&Feed| feed.partition == partition).count();
+                    feeds.push(Feed::new(&topology.sources[index], index, node, partition, state.of_stream(nth))?);
                 }
                 Reads::Exchange(node) => {
                     let state = state.inboxes.get(&partition).expect("the caller gives the state of every inbox");
@@ -225,8 +229,9 @@ impl Task {
         self.feeds.iter().map(|feed| (feed.partition.clone(), feed.position))
     }
 
-    pub fn watermarks(&self) -> impl Iterator<Item = (&TopicPartition, Watermark)> {
-        self.feeds.iter().map(|feed| (&feed.partition, feed.ingest.watermark()))
+    /// Of each source partition, for every stream that reads it.
+    pub fn watermarks(&self) -> BTreeMap<TopicPartition, Watermark> {
+        self.feed_states().into_iter().map(|(partition, state)| (partition, state.lowest())).collect()
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -265,15 +270,15 @@ impl Task {
         std::mem::take(&mut self.withdrawn)
     }
 
-    pub fn missing(&self, chunk: &Chunk) -> Vec<SchemaId> {
+    pub fn missing(&self, chunk: &Chunk) -> Vec<WriterId> {
         let feeds = self.feeds.iter().filter(|feed| feed.partition == chunk.partition);
-        let mut ids: Vec<SchemaId> = feeds.flat_map(|feed| feed.missing(chunk)).collect();
+        let mut ids: Vec<WriterId> = feeds.flat_map(|feed| feed.missing(chunk)).collect();
         ids.sort_unstable();
         ids.dedup();
         ids
     }
 
-    pub fn add_writer(&mut self, chunk: &Chunk, id: SchemaId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
+    pub fn add_writer(&mut self, chunk: &Chunk, id: WriterId, schema: Option<&Arc<AvroSchema>>) -> Result<()> {
         for feed in self.feeds.iter_mut().filter(|feed| feed.partition == chunk.partition) {
             feed.add_writer(chunk, id, schema)?;
         }
@@ -294,10 +299,10 @@ impl Task {
                 continue;
             }
             let mut out = Output::default();
-            let batch = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
+            let batches = self.feeds[at].decode(chunk, &mut out, &mut schema_ids)?;
             let node = self.feeds[at].node;
             found.take(node, &mut out);
-            if let Some(batch) = batch {
+            for batch in batches {
                 self.forward(node, batch, &mut found)?;
             }
         }
@@ -343,9 +348,14 @@ impl Task {
     }
 
     /// Source partitions that have event time, with where they stand.
-    pub fn stands(&self) -> impl Iterator<Item = (&TopicPartition, Stand)> {
-        let timed = self.feeds.iter().filter(|feed| feed.ingest.has_watermark());
-        timed.map(|feed| (&feed.partition, Stand { watermark: feed.ingest.watermark(), idle: feed.idle }))
+    pub fn stands(&self) -> BTreeMap<TopicPartition, Stand> {
+        let mut stands: BTreeMap<TopicPartition, Stand> = BTreeMap::new();
+        for feed in self.feeds.iter().filter(|feed| feed.ingest.has_watermark()) {
+            let own = Stand { watermark: feed.ingest.watermark(), idle: feed.idle };
+            let stand = stands.entry(feed.partition.clone()).or_insert(own);
+            stand.watermark = stand.watermark.min(own.watermark);
+        }
+        stands
     }
 
     /// Notes whether a source partition is quiet; the next commit says so.
@@ -404,12 +414,24 @@ impl Task {
         std::mem::take(&mut self.wrapped)
     }
 
+    /// Where the source partitions stand, each once.
+    fn feed_states(&self) -> BTreeMap<TopicPartition, FeedState> {
+        let mut states: BTreeMap<TopicPartition, FeedState> = BTreeMap::new();
+        for feed in &self.feeds {
+            match states.get_mut(&feed.partition) {
+                Some(first) => first.others.push(feed.ingest.watermark()),
+                None => drop(states.insert(feed.partition.clone(), feed.state())),
+            }
+        }
+        states
+    }
+
     /// The offsets of the next commit with what a restart needs beside them.
     fn offsets(&self) -> CommittedOffsets {
         let commit = self.commit + 1;
-        let feeds = self.feeds.iter().map(|feed| {
-            let state = feed.state();
-            (feed.partition.clone(), CommittedOffset { next: state.position, metadata: progress::to_metadata(&state, commit) })
+        let feeds = self.feed_states().into_iter().map(|(partition, state)| {
+            let metadata = progress::to_metadata(&state, commit);
+            (partition, CommittedOffset { next: state.position, metadata })
         });
         let inboxes = self.inboxes.iter().map(|inbox| {
             let metadata = progress::inbox_metadata(commit);
@@ -420,18 +442,19 @@ impl Task {
 
     /// The record that the next commit writes beside its deltas.
     fn commit_record(&self, edge: Watermark, commit: u64, previous: u64) -> CommitRecord {
-        let states: Vec<(&TopicPartition, FeedState)> = self.feeds.iter().map(|feed| (&feed.partition, feed.state())).collect();
+        let states = self.feed_states();
+        let watermarks = states.iter().flat_map(|(partition, state)| {
+            let all = std::iter::once(state.watermark).chain(state.others.iter().copied());
+            all.map(|watermark| (partition.topic.clone(), partition.partition, watermark))
+        });
         CommitRecord {
             generation: self.plan.names.generation,
             number: commit,
             previous,
             edge,
             positions: self.positions().into_iter().map(|(p, at)| (p.topic, p.partition, at)).collect(),
-            watermarks: states.iter().map(|(p, s)| (p.topic.clone(), p.partition, s.watermark)).collect(),
-            extra: progress::to_extra(
-                states.iter().map(|(p, s)| (*p, s)),
-                self.inboxes.iter().map(|inbox| (&inbox.partition, &inbox.state)),
-            ),
+            watermarks: watermarks.collect(),
+            extra: progress::to_extra(states.iter(), self.inboxes.iter().map(|inbox| (&inbox.partition, &inbox.state))),
         }
     }
 
@@ -513,7 +536,7 @@ impl Task {
         let (Some(from), Operation::Aggregate(spec)) = (self.plan.emit_from, &self.plan.topology.nodes[node].operation) else {
             return Ok(batch);
         };
-        let Some(window) = &spec.window else { return Ok(batch) };
+        let Some(window) = spec.window.as_ref().filter(|_| spec.phase != Phase::Local) else { return Ok(batch) };
         // A result's event time is its window's end - 1 ms.
         let first = from.0.saturating_add(window.size_micros).saturating_sub(1_000);
         let keep: BooleanArray = batch.event_times.values().iter().map(|time| Some(*time >= first)).collect();
@@ -560,11 +583,15 @@ impl Task {
     /// Applies the policies of bad records and the budget.
     fn account(&mut self, chunk: &Chunk, found: &Found) -> Result<()> {
         let mut bad: Vec<usize> = Vec::new();
+        self.refuse_failing(found)?;
+        let here: Vec<usize> =
+            self.feeds.iter().filter(|feed| feed.partition == chunk.partition).map(|feed| feed.source).collect();
         for (_, rejected) in &found.rejected {
-            let policy = self.policy(rejected);
-            if policy == OnViolation::Fail {
-                return Err(fails(rejected, &chunk.partition));
+            // A join may refuse rows of other partitions, and of earlier chunks: they were counted as good when they came.
+            if rejected.partition != chunk.partition.partition || !here.contains(&usize::from(rejected.source)) {
+                continue;
             }
+            let policy = self.policy(rejected);
             if policy == OnViolation::DeadLetter
                 && let Some(row) = chunk.row_of(rejected.offset)
             {
@@ -593,7 +620,7 @@ impl Task {
         source.on_bad.get(&rejected.class).copied().unwrap_or(OnViolation::DeadLetter)
     }
 
-    fn write_letters(&mut self, found: &Found, schema_ids: &BTreeMap<Offset, SchemaId>, chunk: Option<&Chunk>) {
+    fn write_letters(&mut self, found: &Found, schema_ids: &BTreeMap<Offset, WriterId>, chunk: Option<&Chunk>) {
         let plan = self.plan.clone();
         let id = |node: usize| plan.topology.nodes[node].id.as_str();
         for (node, rejected) in &found.rejected {
@@ -637,6 +664,9 @@ fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {
         Operation::Assign(spec) => Some(Box::new(Assign::new(spec.clone())?)),
         Operation::Aggregate(spec) => Some(Box::new(Aggregate::new(spec.clone())?)),
         Operation::Consolidate(spec) => Some(Box::new(Consolidate::new(spec.clone()))),
+        Operation::Table(spec) => Some(Box::new(Table::new(spec.clone())?)),
+        Operation::TemporalJoin(spec) => Some(Box::new(TemporalJoin::new(spec.clone())?)),
+        Operation::Materialize(spec) => Some(Box::new(Materialize::new(spec.clone())?)),
     })
 }
 

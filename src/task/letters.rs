@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::contract::SchemaId;
+use crate::contract::WriterId;
 use crate::error::BadClass;
 use crate::operator::{Late, Rejected};
 use crate::record::{Chunk, Header, Offset, Outgoing, TopicPartition};
@@ -38,7 +38,7 @@ impl Sender {
         operator: &str,
         from: &TopicPartition,
         chunk: Option<&Chunk>,
-        schema_ids: &BTreeMap<Offset, SchemaId>,
+        schema_ids: &BTreeMap<Offset, WriterId>,
         partitions: i32,
         letters: &mut Outgoing,
     ) {

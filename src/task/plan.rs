@@ -177,6 +177,32 @@ impl Plan {
             .map(|(index, node)| (index, node.id.as_str()))
     }
 
+    pub fn is_table(&self, topic: &Topic) -> bool {
+        self.topology.sources.iter().any(|source| source.topic == *topic && source.table.is_some())
+    }
+
+    /// The stream partitions that a table's partition waits for: those that meet it in its task, or, where rows move first, all.
+    pub fn met_by(&self, table: &TopicPartition) -> Vec<TopicPartition> {
+        let timed = |source: &usize| {
+            let source = &self.topology.sources[*source];
+            source.table.is_none() && source.ingest.has_watermark()
+        };
+        let here = self.task_of(table).into_iter().flat_map(|task| self.inputs(task));
+        let here: Vec<TopicPartition> = here
+            .filter(|input| matches!(input.reads, Reads::Source(source) if timed(&source)))
+            .map(|input| input.partition)
+            .collect();
+        if !here.is_empty() {
+            return here;
+        }
+        let all = (0..self.topology.sources.len()).filter(timed);
+        all.flat_map(|at| crate::log::partitions_of(&self.topology.sources[at].topic, self.source_partitions[at])).collect()
+    }
+
+    pub fn has_tables(&self) -> bool {
+        self.topology.sources.iter().any(|source| source.table.is_some())
+    }
+
     /// Every partition that transactions of the run may write.
     pub fn written(&self) -> Result<Vec<TopicPartition>> {
         let mut topics: BTreeMap<Topic, i32> =

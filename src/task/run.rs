@@ -48,6 +48,9 @@ pub struct Run {
     pub decisions: Vec<Decision>,
     /// Quiet for so long a source partition no longer holds back the others; `None`: no such decision is made, recorded ones are followed.
     pub idle_after: Option<Duration>,
+    /// A table at its end does not hold back the streams that it is joined with: its watermark is raised to theirs, as a decision. In a
+    /// bounded run the end is that of the range.
+    pub raise_tables: bool,
     /// The random part of the transactional id, kept in the state directory.
     pub instance: String,
     /// Static membership (KIP-345): a process that was killed and comes back with its state directory has its partitions at once,
@@ -147,6 +150,8 @@ const SAY_AWAY: Duration = Duration::from_secs(30);
 const RIVALRY: (usize, Duration) = (4, Duration::from_secs(60));
 /// How often it is looked for quiet partitions.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// The same for tables at their ends, which hold back joins.
+const LOOK_AT_TABLES_EVERY: Duration = Duration::from_millis(50);
 /// How often the group's offsets are asked for near the end of a bounded run.
 const ENDS_EVERY: Duration = Duration::from_millis(20);
 
@@ -160,7 +165,7 @@ impl Worker {
         let mut producer = log.producer(&producer_settings(&run))?;
         settle(producer.as_mut(), &run.plan)?;
         let consumer = join(log.as_ref(), &run)?;
-        let ends = run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish)).transpose()?;
+        let ends = run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish, run.raise_tables)).transpose()?;
         let of_lead =
             |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
         let leads = run.plan.leads().iter().filter_map(of_lead).collect();
@@ -487,6 +492,14 @@ impl Worker {
         }
         let has_exchanges = ends.has_exchanges();
         self.finish()?;
+        if !self.tables_settled()? {
+            // The group's last word on the streams is what is committed.
+            if step == Step::Idle {
+                self.event(Event::Due);
+                self.perform()?;
+            }
+            return Ok(());
+        }
         if self.holds_all() && !has_exchanges {
             return self.ended();
         }
@@ -496,6 +509,21 @@ impl Worker {
             self.perform()?;
         }
         self.look_for_ends()
+    }
+
+    /// At the end of a range tables are raised to where the streams have come, once and for all.
+    fn tables_settled(&mut self) -> Result<bool> {
+        if !self.run.raise_tables || self.run.finish || !self.run.plan.has_tables() {
+            return Ok(true);
+        }
+        if !self.holds_all() {
+            let group = self.run.plan.names.group();
+            let Some(ends) = &self.ends else { return Ok(true) };
+            if self.core.is_open() || !ends.sources_committed(self.log.as_ref(), &group, &self.run.start)? {
+                return Ok(false);
+            }
+        }
+        Ok(!self.raise_now()?)
     }
 
     /// Declares that nothing more will come, where the run does.
@@ -828,33 +856,40 @@ impl Worker {
 
     /// The watermark of a partition that has been quiet for long enough goes to where those that move are.
     fn raise_quiet(&mut self) -> Result<()> {
-        let Some(idle_after) = self.run.idle_after else { return Ok(()) };
-        let every = LOOK_EVERY.min(idle_after);
+        let tables = self.run.raise_tables && self.run.plan.has_tables();
+        let every = match self.run.idle_after {
+            _ if tables => LOOK_AT_TABLES_EVERY.min(self.patience),
+            Some(idle_after) => LOOK_EVERY.min(idle_after),
+            None => return Ok(()),
+        };
         if self.core.has_left() || self.core.is_restoring() || self.looked_at.is_some_and(|at| at.elapsed() < every) {
             return Ok(());
         }
         self.looked_at = Some(Instant::now());
+        self.raise_now().map(|_| ())
+    }
+
+    /// Looks for quiet partitions and raises them. Returns whether there was something to raise.
+    fn raise_now(&mut self) -> Result<bool> {
+        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p).collect();
+        let asked: Vec<TopicPartition> = timed.into_iter().filter(|p| self.idle_after(p).is_some()).collect();
+        let ends = self.ends_of(&asked)?;
         let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
-        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p.clone()).collect();
-        let ends = self.log.end_offsets(&timed, Isolation::Uncommitted)?;
         let now = self.now_ms();
-        for partition in &timed {
+        for partition in &asked {
             let quiet_ms = self.quiet.look(partition, positions[partition], ends[partition], now);
+            let idle_after = self.idle_after(partition).unwrap_or_default();
             let idle =
                 quiet_ms.is_some_and(|ms| u128::from(ms) >= idle_after.as_millis()) && !self.parked.contains_key(partition);
             if let Some(task) = self.run.plan.task_of(partition).and_then(|task| self.tasks.get_mut(&task)) {
                 task.set_idle(partition, idle);
             }
         }
-        let own: BTreeMap<TopicPartition, Stand> =
-            self.tasks.values().flat_map(Task::stands).map(|(p, stand)| (p.clone(), stand)).collect();
-        if !own.values().any(|stand| stand.idle) {
-            return Ok(());
-        }
-        let others = if self.holds_all() { BTreeMap::new() } else { self.stands_of_others()? };
-        for (partition, to) in idle::raises(&own, &others) {
+        let raises = self.raises()?;
+        let raised = !raises.is_empty();
+        for (partition, to) in raises {
             let at = positions[&partition];
-            tracing::info!(pipeline = self.name(), %partition, offset = at.0, %to, "idle: its watermark is raised");
+            tracing::debug!(pipeline = self.name(), %partition, offset = at.0, %to, "idle: its watermark is raised");
             metrics::counter!(metric::IDLE_RAISES, "pipeline" => self.name().to_string()).increment(1);
             self.decide(Decision { partition, at, to })?;
         }
@@ -862,7 +897,44 @@ impl Worker {
             self.event(Event::Processed { records: 0, bytes: 0 });
             self.perform()?;
         }
-        Ok(())
+        Ok(raised)
+    }
+
+    /// Streams go to where the other streams are, a table to where the streams are that it meets.
+    fn raises(&self) -> Result<Vec<(TopicPartition, Watermark)>> {
+        let plan = &self.run.plan;
+        let stands = self.tasks.values().flat_map(Task::stands);
+        let (tables, own): (BTreeMap<_, _>, BTreeMap<_, _>) = stands.partition(|(p, _)| plan.is_table(&p.topic));
+        if !own.values().chain(tables.values()).any(|stand| stand.idle) {
+            return Ok(Vec::new());
+        }
+        let others = if self.holds_all() { BTreeMap::new() } else { self.stands_of_others()? };
+        let mut raises = idle::raises(&own, &others);
+        for (partition, stand) in tables {
+            let known = |p: TopicPartition| own.get(&p).or_else(|| others.get(&p)).map(|stand| (p, *stand));
+            let met: BTreeMap<TopicPartition, Stand> = plan.met_by(&partition).into_iter().filter_map(known).collect();
+            raises.extend(idle::raises(&BTreeMap::from([(partition, stand)]), &met));
+        }
+        Ok(raises)
+    }
+
+    /// For how long a partition has to be at its end to be idle; `None`: it never is.
+    fn idle_after(&self, partition: &TopicPartition) -> Option<Duration> {
+        match self.run.plan.is_table(&partition.topic) {
+            true => self.run.raise_tables.then_some(Duration::ZERO),
+            false => self.run.idle_after,
+        }
+    }
+
+    /// Where partitions end: the range's end, or the log's.
+    fn ends_of(&self, partitions: &[TopicPartition]) -> Result<OffsetVector> {
+        let known = |p: &TopicPartition| self.ends.as_ref().and_then(|ends| ends.get(p)).map(|end| (p.clone(), end));
+        let mut found: OffsetVector = partitions.iter().filter_map(known).collect();
+        let open: Vec<TopicPartition> = partitions.iter().filter(|p| !found.contains_key(*p)).cloned().collect();
+        if !open.is_empty() {
+            found.extend(self.log.end_offsets(&open, Isolation::Uncommitted)?);
+        }
+        Ok(found)
     }
 
     /// All source partitions with event time, as of the group's last commits.
@@ -874,7 +946,7 @@ impl Worker {
         let committed = self.log.committed(&plan.names.group(), &partitions)?;
         let stand = |partition: TopicPartition| {
             let state = committed.get(&partition).and_then(|c| progress::from_committed(&partition, c).ok());
-            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.watermark, state.idle));
+            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.lowest(), state.idle));
             (partition, Stand { watermark, idle })
         };
         Ok(partitions.into_iter().map(stand).collect())
@@ -926,8 +998,7 @@ impl Worker {
         for task in self.tasks.values_mut() {
             if !task.is_dirty() {
                 progress.positions.extend(task.positions());
-                let watermarks: Vec<_> = task.watermarks().map(|(partition, w)| (partition.clone(), w)).collect();
-                progress.watermarks.extend(watermarks);
+                progress.watermarks.extend(task.watermarks());
             }
             progress.state_keys += task.state_rows();
             progress.state_bytes += task.state_bytes();

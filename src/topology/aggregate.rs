@@ -12,10 +12,11 @@ use datafusion_physical_expr::aggregate::AggregateExprBuilder;
 
 use super::Operation;
 use super::expression;
-use super::fault::{Fault, Place, Result, list};
+use super::fault::{Fault, Place, Result};
 use super::lower::{Distribution, Edge, Lineage, Lowered, Lowering, columns_of, place_in, unaliased};
 use super::types::{sql_name, storable};
-use crate::operator::aggregate::{AggregateCall, AggregateSpec, Function, Group, WindowColumn};
+use crate::operator::aggregate::{AggregateCall, AggregateSpec, Function, Group, Phase, WindowColumn};
+use crate::operator::exchange::ExchangeSpec;
 
 impl Lowering<'_> {
     pub(super) fn aggregate(&mut self, aggregate: &logical_plan::Aggregate, needed: &BTreeSet<usize>) -> Result<Lowered> {
@@ -26,13 +27,8 @@ impl Lowering<'_> {
         let below = columns_of(aggregate.group_expr.iter().chain(calls.iter().map(|(_, e)| *e)), plan)?;
         let input = self.lower(&aggregate.input, &below)?;
         let place = aggregate.group_expr.first().and_then(place_in);
-        if let Some(by) = &input.updating {
-            return Err(Fault::new(format!("an aggregate over the results of \"{by}\", which change, is not in this release"))
-                .at(place)
-                .hint("aggregate in windows first: a window's result does not change"));
-        }
         let window = self.window_of(aggregate, &input, place)?;
-        check_distribution(aggregate, &input, place)?;
+        let moved = why_moved(aggregate, &input)?;
 
         let schema = self.schema(input.node);
         let mut groups = Vec::new();
@@ -44,7 +40,15 @@ impl Lowering<'_> {
             let from = lineage_of(expr, plan, &input)?;
             let edge = from.as_ref().and_then(|l| l.window).filter(|_| window.is_some()).map(|w| w.edge);
             let (group, field) = group(expr, edge, plan, &input, &schema, name)?;
-            lineage[n] = Lineage { time: edge == Some(Edge::Time), window: None, group: Some(n), ..from.unwrap_or_default() };
+            let from = from.unwrap_or_default();
+            let keys = groups.iter().filter(|group| matches!(group, Group::Expression(_))).count();
+            // Behind a shuffle the group's expressions are what rows are distributed by.
+            let key_part = match (&moved, &group) {
+                (None, _) => from.key_part,
+                (Some(_), Group::Expression(_)) => Some(keys),
+                (Some(_), _) => None,
+            };
+            lineage[n] = Lineage { time: edge == Some(Edge::Time), window: None, group: Some(n), key_part, ..from };
             columns[n] = Some(n);
             groups.push(group);
             fields.push(Arc::new(field));
@@ -66,20 +70,46 @@ impl Lowering<'_> {
             groups,
             calls: specs,
             schema: Arc::clone(&output),
-            order_free: !input.ordered,
+            order_free: !input.ordered || moved.is_some(),
+            retracts: input.updating.is_some(),
+            phase: Phase::Complete,
         };
-        let node = self.add(Operation::Aggregate(spec), vec![input.node], output);
+        if let Some(call) = spec.calls.iter().find(|call| spec.retracts && matches!(call.function, Function::Other(_))) {
+            return Err(Fault::new(format!("{} over rows that change is not in this release", call.function.name()))
+                .at(place)
+                .hint("use COUNT, SUM, AVG, MIN, MAX, or aggregate in windows first: a window's result does not change"));
+        }
+        let distribution = match &moved {
+            None => input.distribution.clone(),
+            Some(_) => Distribution::by_shuffle(&spec),
+        };
+        let node = match moved {
+            None => self.add(Operation::Aggregate(spec), vec![input.node], output),
+            Some(reason) => self.shuffled(spec, input.node, reason)?,
+        };
         let updating = updating.then(|| self.nodes[node].id.clone());
-        Ok(Lowered {
-            node,
-            columns,
-            lineage,
-            distribution: input.distribution,
-            ordered: true,
-            updating,
-            groups: width,
-            windowed: None,
-        })
+        Ok(Lowered { node, columns, lineage, distribution, ordered: true, updating, groups: width, windowed: None })
+    }
+
+    /// An aggregate whose groups have rows in several tasks. In windows it is split: the shuffle then carries one row per group and task.
+    fn shuffled(&mut self, spec: AggregateSpec, input: usize, reason: String) -> Result<usize> {
+        let output = Arc::clone(&spec.schema);
+        let splits = spec.window.is_some() && !spec.calls.iter().any(|call| matches!(call.function, Function::Other(_)));
+        if !splits {
+            let keys = spec.groups.iter().filter_map(Group::expression).cloned().collect();
+            let schema = self.schema(input);
+            let exchange = self.exchange(input, ExchangeSpec { keys, refuse_late: false, bare_key: None, reason }, schema);
+            return Ok(self.add(Operation::Aggregate(spec), vec![exchange], output));
+        }
+        let global = AggregateSpec { phase: Phase::Global, ..spec.clone() };
+        let local = AggregateSpec { phase: Phase::Local, ..spec };
+        let partial = local.partial_schema().map_err(|e| Fault::new(e.message))?;
+        let node = self.add(Operation::Aggregate(local), vec![input], Arc::clone(&partial));
+        // The keys are the first columns of a partial state.
+        let keys = global.groups.iter().filter_map(Group::expression).count();
+        let keys = (0..keys).map(|key| expression::column(&partial, key)).collect();
+        let exchange = self.exchange(node, ExchangeSpec { keys, refuse_late: false, bare_key: None, reason }, partial);
+        Ok(self.add(Operation::Aggregate(global), vec![exchange], output))
     }
 
     /// The window by which the rows are grouped; `None`: an updating aggregate.
@@ -105,8 +135,8 @@ impl Lowering<'_> {
     }
 }
 
-/// The group's rows must all come from one partition: refused by name otherwise.
-fn check_distribution(aggregate: &logical_plan::Aggregate, input: &Lowered, place: Option<Place>) -> Result<()> {
+/// Why the group's rows must move to meet in one task; `None`: they lie in one partition.
+fn why_moved(aggregate: &logical_plan::Aggregate, input: &Lowered) -> Result<Option<String>> {
     let plan = aggregate.input.schema();
     let mut held = BTreeSet::new();
     let mut shown = Vec::new();
@@ -115,22 +145,7 @@ fn check_distribution(aggregate: &logical_plan::Aggregate, input: &Lowered, plac
         shown.push(unaliased(expr).schema_name().to_string());
     }
     let what = if shown.is_empty() { "an aggregate over all rows".to_owned() } else { format!("GROUP BY {}", shown.join(", ")) };
-    let refuse = |hint: String| {
-        Err(Fault::new(format!("{what}: this needs a repartition, which this release does not run yet")).at(place).hint(hint))
-    };
-    match &input.distribution {
-        Distribution::Unknown(hint) => refuse(hint.clone()),
-        Distribution::Parts { names, topics, .. } => {
-            let missing: Vec<&str> =
-                names.iter().enumerate().filter(|(part, _)| !held.contains(part)).map(|(_, name)| name.as_str()).collect();
-            if missing.is_empty() {
-                return Ok(());
-            }
-            let topics =
-                if topics.len() == 1 { format!("topic {} is", list(topics)) } else { format!("topics {} are", list(topics)) };
-            refuse(format!("{topics} distributed by {}: add {} to GROUP BY, unchanged", list(names), list(&missing)))
-        }
-    }
+    Ok(input.distribution.lacks(&held).map(|why| format!("{what}: {why}")))
 }
 
 /// What a plain column is; `None` for anything computed.
@@ -245,8 +260,9 @@ fn call(
             function,
             Function::Min | Function::Max | Function::FirstValue | Function::LastValue | Function::BoolAnd | Function::BoolOr
         );
-    if distinct && matches!(function, Function::StddevPop | Function::StddevSamp | Function::VarPop | Function::VarSamp) {
-        return Err(Fault::new(format!("{called}(DISTINCT ...): not in this release")));
+    if distinct && !matches!(function, Function::Count | Function::Other(_)) {
+        return Err(Fault::new(format!("{called}(DISTINCT ...): not in this release"))
+            .hint("COUNT(DISTINCT ...) is; else aggregate the results of a window grouped by the value too"));
     }
     let nullable = match function {
         Function::Count => false,

@@ -8,11 +8,11 @@ use datafusion_sql::sqlparser::ast::{self, Query};
 use super::ddl::{Body, Name, Parsed, parse};
 use super::fault::{Fault, Place, Result, list};
 use super::function::Functions;
-use super::interval::DAY;
 use super::lower::{Input, Lowering};
 use super::plan::Catalog;
 use super::sink::{Insert, Target};
 use super::source::Stream;
+use super::with::Kind;
 use super::{Operation, Options, SqlFile, Topology};
 use crate::contract::Contracts;
 use crate::record::Topic;
@@ -42,10 +42,16 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     for Parsed { body, place, .. } in parsed {
         match body {
             Body::Set { .. } => {}
-            Body::Stream(definition) => {
-                if is_new(&mut defined, &definition.name, "stream", place, definition.if_not_exists)? {
+            Body::Stream(_) | Body::Table(_) => {
+                let (definition, table) = match body {
+                    Body::Table(definition) => (definition, true),
+                    Body::Stream(definition) => (definition, false),
+                    _ => continue,
+                };
+                let kind = if table { "table" } else { "stream" };
+                if is_new(&mut defined, &definition.name, kind, place, definition.if_not_exists)? {
                     let plan = |expr: &ast::Expr, schema: &DFSchema| catalog.expression(expr, schema);
-                    let stream = super::source::stream(definition, place, contracts, options.max_ahead_micros, &plan)
+                    let stream = super::source::stream(definition, table, place, contracts, options.max_ahead_micros, &plan)
                         .map_err(|f| f.at(place))?;
                     catalog.add_stream(&stream.name, std::sync::Arc::clone(&stream.schema));
                     streams.push(stream);
@@ -77,7 +83,7 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     }
     if writings.is_empty() {
         return Err(Fault::new("this file has no INSERT INTO: it computes nothing")
-            .hint("add INSERT INTO sink SELECT ... FROM stream, or give the file that has it"));
+            .hint("write INSERT INTO <sink> SELECT ... FROM <stream>"));
     }
     for target in &targets {
         if let Some(stream) = streams.iter().find(|s| s.topic == target.topic) {
@@ -93,21 +99,12 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     // Once to learn which columns are read, with all of them there; then with those alone.
     let all = |stream: &Stream| -> BTreeSet<usize> { (0..stream.columns.len()).collect() };
     let first = inputs(&streams, &plan, all)?;
-    let (lowering, _) = write_all(&catalog, first, &writings, &targets)?;
+    let (lowering, _) = write_all(&catalog, first, &writings, &targets, options)?;
     let used: BTreeMap<String, BTreeSet<usize>> =
         lowering.inputs.iter().filter(|(_, i)| i.node.is_some()).map(|(name, i)| (name.clone(), i.used.clone())).collect();
     let read: Vec<&Stream> = streams.iter().filter(|s| used.contains_key(&s.name)).collect();
-    if let Some(zone) = settings.get("table.local-time-zone")
-        && zone != "UTC"
-        && lowering.nodes.iter().any(|n| matches!(&n.operation, Operation::Assign(a) if a.size_micros >= DAY))
-    {
-        return Err(Fault::new(format!(
-            "'table.local-time-zone' = '{zone}': windows of a day or more in another zone than UTC are not in this release"
-        ))
-        .hint("use UTC, or give the window an offset"));
-    }
     let pruned = inputs(&streams, &plan, |stream| used.get(&stream.name).cloned().unwrap_or_default())?;
-    let (mut lowering, sinks) = write_all(&catalog, pruned, &writings, &targets)?;
+    let (mut lowering, sinks) = write_all(&catalog, pruned, &writings, &targets, options)?;
     let mut sources = Vec::new();
     for stream in &read {
         sources.push(stream.source(&used[&stream.name], &plan).map_err(|f| f.at(stream.place))?.0);
@@ -128,12 +125,13 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
 pub(super) fn topics(file: &SqlFile) -> Result<Vec<(String, Topic)>> {
     let mut topics = Vec::new();
     for Parsed { body, statement, place } in parse(file)? {
-        let (definition, sink) = match body {
-            Body::Stream(definition) => (definition, false),
-            Body::Sink(definition) => (definition, true),
+        let (definition, kind) = match body {
+            Body::Stream(definition) => (definition, Kind::Stream),
+            Body::Table(definition) => (definition, Kind::Table),
+            Body::Sink(definition) => (definition, Kind::Sink),
             _ => continue,
         };
-        let options = super::with::options(&definition.options, sink).map_err(|f| f.at(place))?;
+        let options = super::with::options(&definition.options, kind).map_err(|f| f.at(place))?;
         topics.push((statement.kind, super::source::topic_of(&definition.name, &options).0));
     }
     Ok(topics)
@@ -146,7 +144,7 @@ fn settings(parsed: &[Parsed]) -> Result<BTreeMap<String, String>> {
         let (name, text) = (key.value.as_str(), value.value.as_str());
         check_setting(key, value)?;
         if settings.insert(name.to_owned(), text.to_owned()).is_some_and(|old| old != text) {
-            return Err(Fault::new(format!("'{name}' is set twice")).at(key.place));
+            return Err(Fault::new(format!("'{name}' is set twice")).at(key.place).hint("leave one of them out"));
         }
     }
     Ok(settings)
@@ -166,13 +164,18 @@ fn check_setting(key: &Name, value: &Name) -> Result<()> {
             Ok(())
         }
         "tidemill.semantics" if text == "1" => Ok(()),
-        "tidemill.semantics" => {
-            Err(Fault::new(format!("semantics level '{text}' is not known: this release has '1'")).at(value.place))
-        }
+        "tidemill.semantics" => Err(Fault::new(format!("semantics level '{text}' is not known: this release has '1'"))
+            .at(value.place)
+            .hint("write '1', or leave it out")),
         "nondeterministic" if ["true", "false"].contains(&text) => Ok(()),
-        "nondeterministic" => Err(Fault::new(format!("'nondeterministic' is 'true' or 'false', not '{text}'")).at(value.place)),
+        "nondeterministic" => Err(Fault::new(format!("'nondeterministic' is 'true' or 'false', not '{text}'"))
+            .at(value.place)
+            .hint("leave it out for a pipeline that can be replayed")),
         "table.local-time-zone" => match text.parse::<chrono_tz::Tz>() {
-            Ok(_) => Ok(()),
+            Ok(chrono_tz::UTC) => Ok(()),
+            Ok(_) => Err(Fault::new(format!("'table.local-time-zone' = '{text}' is not in this release: times are in UTC"))
+                .at(value.place)
+                .hint("use 'UTC', and give a window of days an offset")),
             Err(_) => Err(Fault::new(format!("time zone '{text}' is not known"))
                 .at(value.place)
                 .hint("write 'UTC' or a name as 'Europe/Berlin'")),
@@ -240,7 +243,8 @@ fn is_new(
         Some(_) if if_not_exists => Ok(false),
         Some((kind, first)) => {
             Err(Fault::new(format!("\"{}\" is defined already: a {kind}, in line {}", name.value, first.line))
-                .at(name.place.or(Some(place))))
+                .at(name.place.or(Some(place)))
+                .hint("give one of them another name"))
         }
     }
 }
@@ -253,7 +257,7 @@ fn inputs<'a>(
     let mut inputs = BTreeMap::new();
     for stream in streams {
         let (source, places) = stream.source(&used(stream), plan).map_err(|f| f.at(stream.place))?;
-        let input = Input { stream, used: BTreeSet::new(), node: None, schema: source.ingest.schema, places };
+        let input = Input { stream, used: BTreeSet::new(), node: None, changes: None, schema: source.ingest.schema, places };
         inputs.insert(stream.name.clone(), input);
     }
     Ok(inputs)
@@ -264,8 +268,9 @@ fn write_all<'a>(
     inputs: BTreeMap<String, Input<'a>>,
     writings: &[Writing],
     targets: &[Target],
+    options: &'a Options,
 ) -> Result<(Lowering<'a>, Vec<super::Sink>)> {
-    let mut lowering = Lowering::new(inputs);
+    let mut lowering = Lowering::new(inputs, &options.partitions);
     let mut sinks: Vec<super::Sink> = Vec::new();
     for writing in writings {
         write(catalog, &mut lowering, &mut sinks, writing, targets).map_err(|f| f.at(writing.place))?;

@@ -1,4 +1,4 @@
-//! Statements as written: SET, CREATE STREAM | SINK | VIEW, INSERT INTO.
+//! Statements as written: SET, CREATE STREAM | TABLE | SINK | VIEW, INSERT INTO.
 
 use arrow::datatypes::DataType;
 use datafusion_sql::sqlparser::ast::{BinaryOperator, Expr, Ident, Query};
@@ -9,6 +9,7 @@ use super::dialect::{Piece, StreamDialect, word};
 use super::fault::{Fault, Place, Result, lower_first};
 use super::types::parse_type;
 use super::{SqlFile, Statement};
+use crate::error::nearest;
 use crate::operator::ingest::OnViolation;
 
 /// A name and where it stands.
@@ -30,6 +31,7 @@ pub(super) struct Parsed {
 pub(super) enum Body {
     Set { key: Name, value: Name },
     Stream(Definition),
+    Table(Definition),
     Sink(Definition),
     View { name: Name, columns: Vec<Name>, query: Box<Query>, if_not_exists: bool },
     Insert { sink: Name, columns: Vec<Name>, query: Box<Query> },
@@ -86,7 +88,7 @@ pub(super) fn parse_fault(error: ParserError) -> Fault {
     };
     let message =
         message.replacen("Expected: ", "expected ", 1).replace(", found: ", ", found ").replace("found EOF", "found the end");
-    Fault::new(lower_first(&message)).at(place)
+    super::wording::of(&message).unwrap_or_else(|| Fault::new(lower_first(&message))).at(place)
 }
 
 /// A plain or quoted identifier.
@@ -200,7 +202,41 @@ impl<'a> Reader<'a> {
 
     fn query(&mut self) -> Result<Box<Query>> {
         let place = self.place();
+        self.check_clauses()?;
         self.parser.parse_query().map_err(|e| parse_fault(e).at(self.end).at(place))
+    }
+
+    /// Clauses of other engines that the parser stumbles over.
+    fn check_clauses(&self) -> Result<()> {
+        let mut depth = 0;
+        for n in 0.. {
+            let token = self.parser.peek_nth_token(n);
+            let fault = match (&token.token, self.peek_nth(n).as_deref(), self.peek_nth(n + 1).as_deref()) {
+                (Token::EOF, ..) => return Ok(()),
+                (Token::LParen, ..) => {
+                    depth += 1;
+                    continue;
+                }
+                (Token::RParen, ..) => {
+                    depth -= 1;
+                    continue;
+                }
+                (_, Some("WINDOW"), Some("TUMBLING" | "HOPPING" | "SESSION")) => {
+                    Fault::new("WINDOW is ksqlDB's").hint(KSQL_WINDOW)
+                }
+                (_, Some(word @ ("EXCEPT" | "EXCLUDE" | "REPLACE" | "ILIKE" | "RENAME")), _)
+                    if n > 0 && self.parser.peek_nth_token(n - 1).token == Token::Mul =>
+                {
+                    Fault::new(format!("SELECT * {word} is not known")).hint("name the columns")
+                }
+                (_, Some("PARTITION"), Some("BY")) if depth == 0 => Fault::new("PARTITION BY is ksqlDB's").hint(
+                    "a sink is partitioned by its PRIMARY KEY: CREATE SINK s (PRIMARY KEY (...)), with a query distributed by it",
+                ),
+                _ => continue,
+            };
+            return Err(fault.at(Place::of(token.span)));
+        }
+        Ok(())
     }
 
     fn finish(&mut self) -> Result<()> {
@@ -212,6 +248,7 @@ impl<'a> Reader<'a> {
                 Err(match word(&other).as_deref() {
                     Some("WINDOW") => fault.hint(KSQL_WINDOW),
                     Some("EMIT") => fault.hint("EMIT FINAL is the default and the only form"),
+                    Some("CREATE" | "INSERT" | "SET" | "EXECUTE" | "BEGIN") => fault.hint("a semicolon is missing before it"),
                     _ => fault,
                 })
             }
@@ -272,12 +309,14 @@ fn read_piece(file: &SqlFile, piece: &Piece) -> Result<(&'static str, String, Bo
             let definition = read_definition(&mut reader, "SINK")?;
             Ok(("CREATE SINK", definition.name.value.clone(), Body::Sink(definition)))
         }
-        ["CREATE", "TABLE", ..] | ["CREATE", "TEMPORARY", "TABLE", _] => Err(Fault::new(
-            "CREATE TABLE: tables and joins are not in this release",
-        )
-        .hint(
-            "CREATE STREAM reads a topic as events, CREATE SINK writes one; a sink with PRIMARY KEY is a table of last values",
-        )),
+        ["CREATE", "TABLE", ..] => {
+            reader.accept(&["CREATE", "TABLE"]);
+            let definition = read_definition(&mut reader, "TABLE")?;
+            Ok(("CREATE TABLE", definition.name.value.clone(), Body::Table(definition)))
+        }
+        ["CREATE", "TEMPORARY", "TABLE", _] => {
+            Err(Fault::new("CREATE TEMPORARY TABLE: what a pipeline defines lives as long as it").hint("leave TEMPORARY out"))
+        }
         ["CREATE", "VIEW", ..] | ["CREATE", "TEMPORARY", "VIEW", _] => read_view(&mut reader),
         ["CREATE", "OR", "REPLACE", _] => {
             Err(Fault::new("CREATE OR REPLACE is not known: a file defines everything once").hint("leave OR REPLACE out"))
@@ -288,11 +327,13 @@ fn read_piece(file: &SqlFile, piece: &Piece) -> Result<(&'static str, String, Bo
         _ => {
             let first = piece.tokens.first().map(|t| t.token.to_string()).unwrap_or_default();
             let shown = if words[0] == "CREATE" { format!("CREATE {}", words[1]) } else { first };
-            let known = ["SET", "CREATE STREAM", "CREATE SINK", "CREATE VIEW", "INSERT INTO", "EXECUTE STATEMENT SET"];
+            let known =
+                ["SET", "CREATE STREAM", "CREATE TABLE", "CREATE SINK", "CREATE VIEW", "INSERT INTO", "EXECUTE STATEMENT SET"];
             let fault = Fault::new(format!("{} is not a statement of a pipeline", shown.trim()));
-            Err(match crate::error::nearest(shown.trim(), known) {
+            let first = |statement: &&str| statement.split(' ').next().is_some_and(|word| nearest(words[0], [word]).is_some());
+            Err(match nearest(shown.trim(), known).or(known.into_iter().find(first)) {
                 Some(near) => fault.hint(format!("did you mean {near}?")),
-                None => fault.hint("a pipeline has SET, CREATE STREAM, CREATE SINK, CREATE VIEW and INSERT INTO"),
+                None => fault.hint("a pipeline has SET, CREATE STREAM, CREATE TABLE, CREATE SINK, CREATE VIEW and INSERT INTO"),
             })
         }
     }
@@ -351,8 +392,10 @@ fn read_view(reader: &mut Reader) -> Result<(&'static str, String, Body)> {
 
 fn read_insert(reader: &mut Reader) -> Result<(&'static str, String, Body)> {
     reader.expect(&["INSERT"])?;
-    if reader.accept(&["OVERWRITE"]) {
-        return Err(Fault::new("INSERT OVERWRITE is not known: a topic is appended to").hint("write INSERT INTO"));
+    if reader.peek().as_deref() == Some("OVERWRITE") {
+        return Err(Fault::new("INSERT OVERWRITE is not known: a topic is appended to")
+            .at(reader.place())
+            .hint("write INSERT INTO"));
     }
     reader.expect(&["INTO"])?;
     let sink = reader.object_name()?;

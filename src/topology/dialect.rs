@@ -164,13 +164,20 @@ pub(super) fn word(token: &Token) -> Option<String> {
 pub(super) fn split(file: &SqlFile) -> Result<Vec<Piece>> {
     let tokens = Tokenizer::new(&StreamDialect, &file.text).tokenize_with_location().map_err(|e| {
         let place = Place { line: e.location.line.max(1), column: e.location.column.max(1), width: 1 };
-        Fault::new(lower_first(&e.message)).at(place)
+        let fault =
+            Fault::new(lower_first(&e.message.replace("Unexpected EOF", "the file ends").replace("EOF.", "the end"))).at(place);
+        fault.hint("close what is open here: a quote, or a comment")
     })?;
     let mut pieces = Vec::new();
     let mut current = Vec::new();
     let mut set: Option<Place> = None;
     for token in tokens {
         match token.token {
+            Token::Whitespace(Whitespace::MultiLineComment(text)) if text.starts_with('+') => {
+                return Err(Fault::new(format!("the hint /*{text}*/ is not known: hints are not in this release"))
+                    .at(Place::of(token.span))
+                    .hint("options of a topic stand in WITH, those of the process in the config file"));
+            }
             Token::Whitespace(Whitespace::MultiLineComment(_) | Whitespace::SingleLineComment { .. }) => {}
             Token::Whitespace(_) | Token::EOF => {}
             Token::SemiColon => finish(&mut current, &mut set, &mut pieces)?,
@@ -217,7 +224,7 @@ fn finish(current: &mut Vec<TokenWithSpan>, set: &mut Option<Place>, pieces: &mu
     if piece.tokens.len() == 1 && piece.starts_with(&["END"]) {
         return match set.take() {
             Some(_) => Ok(()),
-            None => Err(Fault::new("END without a statement set").at(piece.place())),
+            None => Err(Fault::new("END without a statement set").at(piece.place()).hint("begin it with BEGIN STATEMENT SET;")),
         };
     }
     if set.is_some() && !piece.starts_with(&["INSERT"]) {

@@ -11,6 +11,7 @@ use super::{Node, NullValue, Operation, Sink, Source, Topology};
 use crate::codec::KeyFormat;
 use crate::operator::aggregate::{AggregateSpec, Function, Group};
 use crate::operator::ingest::{EventTime, OnViolation};
+use crate::operator::temporal_join::{BeforeFirst, JoinKind};
 
 /// The topology as text: sources, nodes, stores, repartitions, sinks.
 pub fn explain(topology: &Topology) -> String {
@@ -62,7 +63,8 @@ fn write_repartitions(out: &mut String, topology: &Topology) -> std::fmt::Result
 }
 
 fn write_source(out: &mut String, source: &Source) -> std::fmt::Result {
-    writeln!(out, "source {} (topic {})", source.name, source.topic)?;
+    let kind = if source.table.is_some() { "table" } else { "source" };
+    writeln!(out, "{kind} {} (topic {})", source.name, source.topic)?;
     writeln!(
         out,
         "  value: {} version {} id {}, reads {} of {} columns: {}",
@@ -101,6 +103,7 @@ fn value_names(source: &Source) -> Vec<&str> {
 fn event_time(source: &Source) -> String {
     match source.ingest.event_time {
         EventTime::RecordTimestamp => "the record's timestamp, no watermark".into(),
+        EventTime::VersionTimestamp => "the record's timestamp, watermark at it".into(),
         EventTime::Column { column, delay_micros, max_ahead_micros } => {
             let name = source.ingest.schema.field(column).name();
             let ahead = max_ahead_micros.map_or("not checked".to_owned(), shown);
@@ -120,6 +123,7 @@ fn policy(on_violation: OnViolation) -> &'static str {
 fn format_name(format: KeyFormat) -> &'static str {
     match format {
         KeyFormat::Avro => "avro",
+        KeyFormat::Json => "json",
         KeyFormat::String => "string",
         KeyFormat::Long => "long",
         KeyFormat::Int => "int",
@@ -162,6 +166,32 @@ fn describe(topology: &Topology, node: &Node) -> String {
         Operation::Consolidate(spec) => {
             let keys: Vec<&str> = spec.key_columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
             format!("last row per {} and commit", keys.join(", "))
+        }
+        Operation::Table(spec) => {
+            let keys: Vec<&str> = spec.key_columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
+            format!("changes of the rows by {}", keys.join(", "))
+        }
+        Operation::TemporalJoin(spec) => {
+            let keys: Vec<String> = spec
+                .left_keys
+                .iter()
+                .zip(&spec.right_keys)
+                .map(|(left, right)| format!("{left} = {}", spec.right.field(*right).name()))
+                .collect();
+            let kind = match spec.kind {
+                JoinKind::Inner => "join",
+                JoinKind::Left => "left join",
+            };
+            let filter = spec.filter.as_ref().map_or(String::new(), |filter| format!(" AND {filter}"));
+            let first = match spec.before_first {
+                BeforeFirst::None => "",
+                BeforeFirst::FirstKnown => ", before the first version: the first",
+            };
+            format!("{kind} as of the row's time on {}{filter}{first}", keys.join(" AND "))
+        }
+        Operation::Materialize(spec) => {
+            let keys: Vec<&str> = spec.key_columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
+            format!("the row of the greatest position per {}", keys.join(", "))
         }
         Operation::Exchange(spec) => {
             let keys: Vec<String> = spec.keys.iter().map(ToString::to_string).collect();
@@ -256,7 +286,7 @@ pub fn explain_json(topology: &Topology) -> Value {
         let checks =
             source.ingest.checks.iter().map(|c| json!({"name": c.name, "check": c.text, "on_violation": policy(c.on_violation)}));
         let time = match source.ingest.event_time {
-            EventTime::RecordTimestamp => json!({"column": null}),
+            EventTime::RecordTimestamp | EventTime::VersionTimestamp => json!({"column": null}),
             EventTime::Column { column, delay_micros, max_ahead_micros } => json!({
                 "column": source.ingest.schema.field(column).name(),
                 "delay_micros": delay_micros,

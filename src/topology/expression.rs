@@ -9,12 +9,12 @@ use datafusion_expr::execution_props::ExecutionProps;
 use datafusion_expr::expr::ScalarFunction;
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion_expr::{Expr, Operator};
-use datafusion_optimizer::analyzer::type_coercion::TypeCoercionRewriter;
+use datafusion_expr::{Cast, Expr, Operator};
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal, NegativeExpr};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
 use super::fault::{Fault, Result};
+use super::types::sql_name;
 
 /// A planned expression over `plan` as one over `node`, where column `i` of the plan is column `columns[i]` of the node.
 pub(super) fn physical(expr: &Expr, plan: &DFSchema, node: &Schema, columns: &[Option<usize>]) -> Result<Arc<dyn PhysicalExpr>> {
@@ -32,9 +32,29 @@ fn simplified(expr: &Expr, plan: &DFSchema) -> Result<Expr> {
             ExprSimplifyResult::Simplified(simple) => Ok(Transformed::yes(simple)),
             ExprSimplifyResult::Original(args) => Ok(Transformed::no(Expr::ScalarFunction(ScalarFunction { func, args }))),
         },
+        Expr::Cast(cast) => constant(cast),
         other => Ok(Transformed::no(other)),
     });
     Ok(rewritten.data()?)
+}
+
+/// Numbers and times that the planner brought to the other side's type; a text that is no time would fail on every row.
+fn constant(cast: Cast) -> datafusion_common::Result<Transformed<Expr>> {
+    let to = cast.field.data_type();
+    let Expr::Literal(value, metadata) = &*cast.expr else { return Ok(Transformed::no(Expr::Cast(cast))) };
+    let numbers = value.data_type().is_numeric() && to.is_numeric();
+    let text = value.try_as_str().flatten();
+    let times = text.is_some() && to.is_temporal();
+    if !numbers && !times {
+        return Ok(Transformed::no(Expr::Cast(cast)));
+    }
+    match (value.cast_to(to), text) {
+        (Ok(value), _) => Ok(Transformed::yes(Expr::Literal(value, metadata.clone()))),
+        (Err(_), None) => Ok(Transformed::no(Expr::Cast(cast))),
+        (Err(_), Some(text)) => Err(Fault::new(format!("'{text}' is no {}", sql_name(to)))
+            .hint("write DATE '2026-01-31', TIMESTAMP '2026-01-31 12:00:00'")
+            .into()),
+    }
 }
 
 fn place(
@@ -67,10 +87,9 @@ fn place(
     Ok(Transformed::no(expr))
 }
 
-/// Brings the operands of an expression of DDL to common types, with Flink's meaning of functions.
+/// Gives an expression of DDL Flink's meaning and types.
 pub(super) fn coerced(expr: Expr, schema: &DFSchema) -> Result<Expr> {
-    let expr = expr.transform_up(|e| super::function::as_flink(e, schema)).data()?;
-    let expr = expr.rewrite(&mut TypeCoercionRewriter::new(schema)).data()?;
+    let expr = super::function::typed(expr, schema)?;
     Ok(super::function::plain_types(expr, schema)?)
 }
 

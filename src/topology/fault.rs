@@ -75,6 +75,17 @@ impl Fault {
         }
     }
 
+    /// Sets the place, if there is none yet, to that of the first quoted name that stands somewhere.
+    pub fn found(self, place_of: impl Fn(&str) -> Option<Place>) -> Fault {
+        match &self {
+            Fault::Sql { place: None, message, .. } => {
+                let place = message.split('"').skip(1).step_by(2).find_map(place_of);
+                self.at(place)
+            }
+            _ => self,
+        }
+    }
+
     /// The error at the border: `file:line:column: message`, the line of SQL, and the place underlined.
     pub fn into_error(self, file: &SqlFile) -> Error {
         let (place, message, hint) = match self {
@@ -151,31 +162,14 @@ fn describe(root: &DataFusionError, whole: &DataFusionError) -> Fault {
         DataFusionError::SchemaError(schema, _) => describe_schema(schema),
         _ => {
             let said = root.message().into_owned();
-            // "Invalid function 'f'. Did you mean 'g'?"
-            if let Some(rest) = said.strip_prefix("Invalid function '")
-                && let Some((name, rest)) = rest.split_once('\'')
-            {
-                let near = rest.split('\'').nth(1);
-                return unknown_function(name, near);
-            }
-            let message = match whole.diagnostic() {
-                Some(diagnostic) => diagnostic.message.clone(),
-                None => said,
-            };
-            let message = message.lines().next().unwrap_or_default().trim_end_matches('.');
-            Fault::new(lower_first(message))
+            super::wording::of(&said).unwrap_or_else(|| {
+                let message = whole.diagnostic().map_or(said, |diagnostic| diagnostic.message.clone());
+                super::wording::of(&message).unwrap_or_else(|| {
+                    let message = message.lines().next().unwrap_or_default().trim_end_matches('.');
+                    Fault::new(lower_first(message))
+                })
+            })
         }
-    }
-}
-
-fn unknown_function(name: &str, near: Option<&str>) -> Fault {
-    let fault = Fault::new(format!("function \"{name}\" is not known"));
-    match super::function::substitute(name) {
-        Some(hint) => fault.hint(hint),
-        None => match near {
-            Some(near) if nearest(name, [near]).is_some() => fault.hint(format!("did you mean \"{near}\"?")),
-            _ => fault,
-        },
     }
 }
 
@@ -185,6 +179,9 @@ fn describe_schema(error: &SchemaError) -> Fault {
             let place = field.spans().first().and_then(Place::of_planned);
             let fault = Fault::new(format!("column \"{}\" is not known", field.name)).at(place);
             let names: Vec<&str> = valid_fields.iter().map(|c| c.name.as_str()).collect();
+            if let Some(ours) = super::wording::pseudo_column(&field.name) {
+                return fault.hint(ours);
+            }
             match nearest(&field.name, names.iter().copied()) {
                 Some(name) => fault.hint(format!("did you mean \"{name}\"?")),
                 None if names.is_empty() => fault,

@@ -17,9 +17,13 @@ use super::window::Window;
 use super::{Node, Operation};
 use crate::codec::KeyFormat;
 use crate::contract::Contract;
+use crate::operator::aggregate::{AggregateSpec, Group};
 use crate::operator::assign::AssignSpec;
+use crate::operator::exchange::ExchangeSpec;
 use crate::operator::filter::FilterSpec;
 use crate::operator::project::ProjectSpec;
+use crate::operator::table::TableSpec;
+use crate::record::Topic;
 
 /// Which edge of which window a column is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +64,36 @@ pub(super) enum Distribution {
     Unknown(String),
 }
 
+impl Distribution {
+    /// As rows lie behind the shuffle of an aggregate.
+    pub fn by_shuffle(spec: &AggregateSpec) -> Distribution {
+        let groups = spec.groups.iter().zip(spec.schema.fields());
+        let keys = groups.filter(|(group, _)| matches!(group, Group::Expression(_)));
+        let names: Vec<String> = keys.map(|(_, field)| field.name().clone()).collect();
+        Distribution::shuffled(names)
+    }
+
+    /// As rows lie behind a shuffle by columns of these names: no topic of the user's has them there.
+    pub fn shuffled(names: Vec<String>) -> Distribution {
+        Distribution::Parts { names, topics: Vec::new(), bare_or_trusted: false, format: None }
+    }
+
+    /// Why rows that are equal in the given parts of the key may lie in different partitions; `None`: they do not.
+    pub fn lacks(&self, held: &BTreeSet<usize>) -> Option<String> {
+        match self {
+            Distribution::Unknown(why) => Some(why.clone()),
+            Distribution::Parts { names, topics, .. } => {
+                let missing = (0..names.len()).any(|part| !held.contains(&part));
+                missing.then(|| match topics.as_slice() {
+                    [] => format!("rows are distributed by {}", list(names)),
+                    [_] => format!("topic {} is distributed by {}", list(topics), list(names)),
+                    _ => format!("topics {} are distributed by {}", list(topics), list(names)),
+                })
+            }
+        }
+    }
+}
+
 /// A relation as nodes.
 #[derive(Clone, Debug)]
 pub(super) struct Lowered {
@@ -84,6 +118,8 @@ pub(super) struct Input<'a> {
     /// Columns read by any statement.
     pub used: BTreeSet<usize>,
     pub node: Option<usize>,
+    /// Of a table that is read as a relation: the node that tells the changes of its rows.
+    pub changes: Option<usize>,
     pub schema: SchemaRef,
     /// For each column of the stream its place in `schema`.
     pub places: Vec<Option<usize>>,
@@ -96,11 +132,20 @@ pub(super) struct Lowering<'a> {
     /// The statement's part of node ids.
     pub prefix: String,
     counts: BTreeMap<&'static str, usize>,
+    /// Of topics, where they are known.
+    partitions: &'a BTreeMap<Topic, i32>,
 }
 
 impl<'a> Lowering<'a> {
-    pub fn new(inputs: BTreeMap<String, Input<'a>>) -> Lowering<'a> {
-        Lowering { inputs, nodes: Vec::new(), prefix: String::new(), counts: BTreeMap::new() }
+    pub fn new(inputs: BTreeMap<String, Input<'a>>, partitions: &'a BTreeMap<Topic, i32>) -> Lowering<'a> {
+        Lowering { inputs, nodes: Vec::new(), prefix: String::new(), counts: BTreeMap::new(), partitions }
+    }
+
+    /// Whether topics are not known to have unequal numbers of partitions.
+    pub fn even<'t>(&self, topics: impl IntoIterator<Item = &'t str>) -> bool {
+        let mut counts = topics.into_iter().filter_map(|topic| self.partitions.get(topic));
+        let first = counts.next();
+        counts.all(|count| Some(count) == first)
     }
 
     /// A new INSERT begins.
@@ -119,6 +164,11 @@ impl<'a> Lowering<'a> {
         self.nodes.len() - 1
     }
 
+    /// A shuffle of a node's rows.
+    pub fn exchange(&mut self, input: usize, spec: ExchangeSpec, schema: SchemaRef) -> usize {
+        self.add(Operation::Exchange(spec), vec![input], schema)
+    }
+
     pub fn schema(&self, node: usize) -> SchemaRef {
         Arc::clone(&self.nodes[node].schema)
     }
@@ -132,6 +182,7 @@ impl<'a> Lowering<'a> {
             LogicalPlan::Filter(filter) => self.filter(filter, needed),
             LogicalPlan::Aggregate(aggregate) => self.aggregate(aggregate, needed),
             LogicalPlan::Union(union) => self.union(union, needed),
+            LogicalPlan::Join(join) => self.join(join, needed),
             LogicalPlan::Extension(extension) => match extension.node.as_any().downcast_ref::<Window>() {
                 Some(window) => self.assign(window, needed),
                 None => Err(Fault::new(format!("{} is not in this release", extension.node.name()))),
@@ -146,7 +197,40 @@ impl<'a> Lowering<'a> {
 
     fn scan(&mut self, scan: &logical_plan::TableScan, needed: &BTreeSet<usize>) -> Result<Lowered> {
         let name = scan.table_name.table().to_owned();
-        let Some(input) = self.inputs.get_mut(&name) else { return Err(Fault::new(format!("stream \"{name}\" is not known"))) };
+        let lowered = self.source(&name, needed)?;
+        if !self.inputs[&name].stream.table {
+            return Ok(lowered);
+        }
+        // As a relation a table is its current rows: what its records change of them.
+        let schema = self.schema(lowered.node);
+        let input = &self.inputs[&name];
+        let keys: Vec<usize> = input.stream.key_columns.clone();
+        let node = match input.changes {
+            Some(node) => node,
+            None => {
+                let key_columns = keys.iter().map(|key| at(&lowered, *key)).collect::<Result<_>>()?;
+                let spec = TableSpec { key_columns, schema: Arc::clone(&schema) };
+                let id = format!("{name}.table");
+                self.nodes.push(Node { id, operation: Operation::Table(spec), inputs: vec![lowered.node], schema });
+                self.nodes.len() - 1
+            }
+        };
+        if let Some(input) = self.inputs.get_mut(&name) {
+            input.changes = Some(node);
+        }
+        let mut lineage = lowered.lineage;
+        for (place, key) in keys.iter().enumerate() {
+            lineage[*key].group = Some(place);
+        }
+        // A table has no event time by which windows could close: its rows change at any time.
+        lineage.iter_mut().for_each(|column| column.time = false);
+        let updating = Some(self.nodes[node].id.clone());
+        Ok(Lowered { node, lineage, updating, groups: keys.len(), ..lowered })
+    }
+
+    /// The records of a stream or table, of which the columns `needed` are used.
+    pub fn source(&mut self, name: &str, needed: &BTreeSet<usize>) -> Result<Lowered> {
+        let Some(input) = self.inputs.get_mut(name) else { return Err(Fault::new(format!("stream \"{name}\" is not known"))) };
         input.used.extend(needed.iter().copied());
         let stream = input.stream;
         let node = match input.node {
@@ -182,7 +266,7 @@ impl<'a> Lowering<'a> {
                 format: stream.key_format,
             }
         };
-        let columns = self.inputs[&name].places.clone();
+        let columns = self.inputs[name].places.clone();
         Ok(Lowered { node, columns, lineage, distribution, ordered: true, updating: None, groups: 0, windowed: None })
     }
 
@@ -437,6 +521,9 @@ fn meet(branches: &[Lowered], lineage: &[Lineage]) -> Distribution {
         match &mut result {
             None => result = Some((names.clone(), *bare_or_trusted, *format)),
             Some((first, trusted, first_format)) => {
+                if topics.is_empty() || all_topics.is_empty() {
+                    return Distribution::Unknown("rows of the UNION ALL come from a shuffle and from elsewhere".into());
+                }
                 if first.len() != names.len() {
                     return Distribution::Unknown("the streams of the UNION ALL are keyed by different columns".into());
                 }

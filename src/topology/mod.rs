@@ -25,6 +25,8 @@ mod fingerprint;
 mod function;
 /// Lengths of time.
 mod interval;
+/// Joins of a stream with a table.
+mod join;
 /// Logical plans to nodes.
 mod lower;
 /// Queries to logical plans.
@@ -35,7 +37,8 @@ mod refuse;
 mod sink;
 /// CREATE STREAM.
 mod source;
-mod stopgap;
+/// Flink's spelling of expressions for the planner.
+mod spelling;
 /// The parts between shuffles.
 mod sub;
 /// SQL types.
@@ -44,6 +47,8 @@ mod types;
 mod window;
 /// WITH options.
 mod with;
+/// The planner's messages in our words.
+mod wording;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -61,7 +66,10 @@ use crate::operator::consolidate::ConsolidateSpec;
 use crate::operator::exchange::ExchangeSpec;
 use crate::operator::filter::FilterSpec;
 use crate::operator::ingest::{IngestSpec, OnViolation};
+use crate::operator::materialize::MaterializeSpec;
 use crate::operator::project::ProjectSpec;
+use crate::operator::table::TableSpec;
+use crate::operator::temporal_join::{BeforeFirst, TemporalJoinSpec};
 use crate::record::Topic;
 
 pub use explain::{explain, explain_json};
@@ -83,13 +91,21 @@ pub struct Options {
     pub default_name: Option<String>,
     /// `max_ahead` of streams that do not say: how far event time may be ahead of the record's timestamp. `None`: not checked.
     pub max_ahead_micros: Option<i64>,
+    /// Partition counts of topics, where they are known: inputs of unequal counts are shuffled. Unknown ones count as equal.
+    pub partitions: BTreeMap<Topic, i32>,
     pub udfs: Vec<ScalarUDF>,
     pub udafs: Vec<AggregateUDF>,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { default_name: None, max_ahead_micros: Some(interval::DAY), udfs: Vec::new(), udafs: Vec::new() }
+        Options {
+            default_name: None,
+            max_ahead_micros: Some(interval::DAY),
+            partitions: BTreeMap::new(),
+            udfs: Vec::new(),
+            udafs: Vec::new(),
+        }
     }
 }
 
@@ -170,10 +186,22 @@ pub struct Source {
     pub metadata: Vec<Metadata>,
     pub ingest: IngestSpec,
     pub null_value: NullValue,
+    /// A table: its records are versions of rows, null values tombstones.
+    pub table: Option<TableSource>,
     /// What to do with a bad record, by class; `DeadLetter` where absent.
     pub on_bad: BTreeMap<BadClass, OnViolation>,
     pub line: u64,
     pub column: u64,
+}
+
+/// What makes a source a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableSource {
+    /// Columns that value and key both hold: place in `Source::value_columns`, place in `SourceKey::columns`. Where they differ the
+    /// record is bad.
+    pub held_twice: Vec<(usize, usize)>,
+    /// `before_first`: what a row joins that is older than the first version.
+    pub before_first: BeforeFirst,
 }
 
 /// The key of a source, when the plan uses columns that only the key holds.
@@ -182,8 +210,10 @@ pub struct SourceKey {
     pub format: KeyFormat,
     pub contract: Option<Arc<Contract>>,
     /// Fields of the key that are used: the columns of `ingest.decoded` after the value's. For Avro records the field's index in the
-    /// contract; for raw formats one entry, 0.
+    /// contract; for JSON its place in `key.fields`; for raw formats one entry, 0.
     pub columns: Vec<usize>,
+    /// What they are called in the key: the names without `key.fields-prefix`.
+    pub members: Vec<String>,
     /// Their names and types.
     pub fields: Vec<FieldRef>,
 }
@@ -239,6 +269,12 @@ pub enum Operation {
     Union,
     Aggregate(AggregateSpec),
     Consolidate(ConsolidateSpec),
+    /// The records of a table to changes of its rows.
+    Table(TableSpec),
+    /// Port 0 is the stream, port 1 the records of a table.
+    TemporalJoin(TemporalJoinSpec),
+    /// The last stage before an upsert sink whose key does not follow from how its rows are distributed.
+    Materialize(MaterializeSpec),
     /// A shuffle: rows go through a repartition topic, which is named after the node. The nodes that it feeds run in another task.
     Exchange(ExchangeSpec),
     /// Index into `sinks`. Its input has the sink's schema.
@@ -256,6 +292,9 @@ impl Operation {
             Operation::Union => "union",
             Operation::Aggregate(_) => "aggregate",
             Operation::Consolidate(_) => "consolidate",
+            Operation::Table(_) => "table",
+            Operation::TemporalJoin(_) => "join",
+            Operation::Materialize(_) => "materialize",
             Operation::Exchange(_) => "exchange",
             Operation::Sink(_) => "sink",
         }
@@ -263,7 +302,7 @@ impl Operation {
 
     /// Whether it keeps state.
     pub fn stateful(&self) -> bool {
-        matches!(self, Operation::Aggregate(_))
+        matches!(self, Operation::Aggregate(_) | Operation::Table(_) | Operation::TemporalJoin(_) | Operation::Materialize(_))
     }
 }
 

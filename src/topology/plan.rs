@@ -92,8 +92,13 @@ impl Catalog {
         super::refuse::query(query, &self.functions, self.allow_nondeterministic)?;
         let planner = SqlToRel::new_with_options(self, parser_options());
         let mut statement = ast::Statement::Query(Box::new(query.clone()));
-        fields_of_elements(&mut statement);
-        let plan = planner.sql_statement_to_plan_with_context(statement, &mut PlannerContext::new())?;
+        super::join::mark(&mut statement);
+        super::spelling::planned(&mut statement)?;
+        let plan = planner.sql_statement_to_plan_with_context(statement, &mut PlannerContext::new()).map_err(|e| {
+            let fault = Fault::from(e).found(|name| super::spelling::place_of(query, name));
+            let clause = super::spelling::clause_of(query, &fault.to_string());
+            fault.at(clause)
+        })?;
         self.check_volatile(&plan)?;
         Ok(plan)
     }
@@ -104,14 +109,17 @@ impl Catalog {
     }
 
     /// An expression of DDL over a stream's columns.
-    pub fn expression(&self, expr: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
-        super::refuse::expression(expr, &self.functions, self.allow_nondeterministic)?;
+    pub fn expression(&self, written: &ast::Expr, schema: &DFSchema) -> Result<Expr> {
+        super::refuse::expression(written, &self.functions, self.allow_nondeterministic)?;
         let planner = SqlToRel::new_with_options(self, parser_options());
-        let mut expr = expr.clone();
-        fields_of_elements(&mut expr);
-        let planned = planner.sql_to_expr(expr, schema, &mut PlannerContext::new())?;
+        let mut expr = written.clone();
+        super::spelling::planned(&mut expr)?;
+        let planned = planner
+            .sql_to_expr(expr, schema, &mut PlannerContext::new())
+            .map_err(|e| Fault::from(e).found(|name| super::spelling::place_of(written, name)))?;
         if let Some(name) = aggregate_in(&planned) {
-            return Err(Fault::new(format!("{name} is an aggregate: it needs a query")));
+            let fault = Fault::new(format!("{name} is an aggregate: it needs a query"));
+            return Err(fault.at(super::spelling::place_of(written, &name)));
         }
         self.check_expr(&planned)?;
         super::expression::coerced(planned, schema)
@@ -167,13 +175,24 @@ fn parser_options() -> ParserOptions {
 /// Functions and types of one node; its output keeps its names.
 fn rewrite(plan: LogicalPlan) -> datafusion_common::Result<Transformed<LogicalPlan>> {
     let schema = merge_schema(&plan.inputs());
+    if let LogicalPlan::Union(union) = &plan {
+        for (n, field) in union.schema.fields().iter().enumerate() {
+            let types = union.inputs.iter().map(|input| Ok(input.schema().field(n).data_type().clone()));
+            super::function::one_kind(&format!("column \"{}\" of the UNION ALL", field.name()), types.clone())?;
+            let types: Vec<DataType> = types.collect::<datafusion_common::Result<_>>()?;
+            if types.iter().any(DataType::is_floating) && types.iter().any(|t| matches!(t, DataType::Decimal128(..))) {
+                let text = format!("column \"{}\" of the UNION ALL is a DOUBLE and a DECIMAL", field.name());
+                return Err(Fault::new(text).hint("CAST one of them to the other's type").into());
+            }
+        }
+    }
     let preserver = NamePreserver::new(&plan);
     let values = matches!(plan, LogicalPlan::Projection(_) | LogicalPlan::Aggregate(_));
     plan.map_expressions(|expr| {
         let name = preserver.save(&expr);
-        let rewritten = expr.transform_up(|e| super::function::as_flink(e, &schema))?;
-        let aggregate = matches!(rewritten.data.clone().unalias(), Expr::AggregateFunction(_));
-        let expr = if values && !aggregate { super::function::plain_types(rewritten.data, &schema)? } else { rewritten.data };
+        let expr = super::function::typed(expr, &schema)?;
+        let aggregate = matches!(expr.clone().unalias(), Expr::AggregateFunction(_));
+        let expr = if values && !aggregate { super::function::plain_types(expr, &schema)? } else { expr };
         Ok(Transformed::yes(name.restore(expr)))
     })?
     .map_data(LogicalPlan::recompute_schema)
@@ -219,6 +238,9 @@ impl ContextProvider for Catalog {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
+        if name == super::join::AS_OF {
+            return Some(Arc::new(super::join::marker()));
+        }
         self.functions.scalars.get(&name.to_lowercase()).cloned()
     }
 
@@ -279,21 +301,4 @@ impl TableSource for Relation {
     fn get_logical_plan(&'_ self) -> Option<Cow<'_, LogicalPlan>> {
         self.plan.as_ref().map(Cow::Borrowed)
     }
-}
-
-/// `items[1].sku`: the planner takes a field behind an element only as a string.
-fn fields_of_elements(node: &mut impl ast::VisitMut) {
-    let _ = ast::visit_expressions_mut(node, |expr| {
-        if let ast::Expr::CompoundFieldAccess { access_chain, .. } = expr {
-            let fields = access_chain.iter_mut().skip_while(|access| matches!(access, ast::AccessExpr::Dot(_)));
-            for access in fields {
-                if let ast::AccessExpr::Dot(field) = access
-                    && let ast::Expr::Identifier(name) = field
-                {
-                    *field = ast::Expr::Value(ast::Value::SingleQuotedString(name.value.clone()).with_span(name.span));
-                }
-            }
-        }
-        std::ops::ControlFlow::<()>::Continue(())
-    });
 }

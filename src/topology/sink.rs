@@ -8,14 +8,16 @@ use datafusion_physical_expr::PhysicalExpr;
 use super::ddl::{Definition, Item, Name};
 use super::expression;
 use super::fault::{Fault, Place, Result, list};
-use super::lower::{Distribution, Lineage, Lowered, Lowering, at};
-use super::stopgap::{derive_key, derive_value};
+use super::lower::{Lineage, Lowered, Lowering, at};
 use super::types::{instant_millis, sql_name, storable, widens};
 use super::with::Options;
 use super::{Metadata, Operation, Sink, SinkKey};
 use crate::codec::KeyFormat;
-use crate::contract::derive::DerivedField;
+use crate::codec::key::json_holds;
+use crate::contract::derive::{DerivedField, derive_key, derive_value};
 use crate::operator::consolidate::ConsolidateSpec;
+use crate::operator::exchange::ExchangeSpec;
+use crate::operator::materialize::MaterializeSpec;
 use crate::record::Topic;
 
 /// CREATE SINK, checked as far as it can be without a query.
@@ -40,7 +42,7 @@ struct Declared {
 }
 
 pub(super) fn target(definition: Definition, place: Place) -> Result<Target> {
-    let options = super::with::options(&definition.options, true)?;
+    let options = super::with::options(&definition.options, super::with::Kind::Sink)?;
     let (topic, _) = super::source::topic_of(&definition.name, &options);
     let mut target =
         Target { name: definition.name, place, topic, columns: Vec::new(), timestamp: None, primary_key: None, options };
@@ -151,15 +153,31 @@ impl Target {
             Some(former) => self.agree(&schema, former)?,
         };
         let lineage: Vec<&Lineage> = arriving.iter().map(|a| &a.lineage).collect();
-        let key = self.key(&schema, &lineage, lowered)?;
+        let key = self.key(&schema)?;
         let exprs = arriving
             .iter()
             .zip(schema.fields())
             .map(|(a, field)| expression::cast(Arc::clone(&a.expr), &input, field.data_type()));
         let mut node = lowering.project_to(lowered.node, exprs.collect::<Result<_>>()?, Arc::clone(&schema));
         if let Some(key) = &key {
-            let spec = ConsolidateSpec { key_columns: key.columns.clone() };
-            node = lowering.add(Operation::Consolidate(spec), vec![node], Arc::clone(&schema));
+            node = match self.why_materialized(&key.columns, &lineage, lowered) {
+                None => {
+                    let spec = ConsolidateSpec { key_columns: key.columns.clone(), bare: is_bare(key.format) };
+                    lowering.add(Operation::Consolidate(spec), vec![node], Arc::clone(&schema))
+                }
+                Some(reason) => {
+                    let keys = key.columns.iter().map(|column| expression::column(&schema, *column)).collect();
+                    let bare_key = is_bare(key.format).then(|| key.columns[0]);
+                    let exchange = ExchangeSpec { keys, refuse_late: false, bare_key, reason };
+                    let node = lowering.exchange(node, exchange, Arc::clone(&schema));
+                    let spec = MaterializeSpec {
+                        key_columns: key.columns.clone(),
+                        schema: Arc::clone(&schema),
+                        retracts: lowered.updating.is_some(),
+                    };
+                    lowering.add(Operation::Materialize(spec), vec![node], Arc::clone(&schema))
+                }
+            };
         }
         lowering.add(Operation::Sink(insert.sink_index), vec![node], Arc::clone(&schema));
         if insert.former.is_some() {
@@ -319,7 +337,7 @@ impl Target {
         .hint("declare the sink's columns in CREATE SINK"))
     }
 
-    fn key(&self, schema: &SchemaRef, lineage: &[&Lineage], lowered: &Lowered) -> Result<Option<SinkKey>> {
+    fn key(&self, schema: &SchemaRef) -> Result<Option<SinkKey>> {
         let Some((names, place)) = &self.primary_key else { return Ok(None) };
         let mut columns = Vec::new();
         for name in names {
@@ -336,10 +354,17 @@ impl Target {
                 }
             }
         }
-        self.derivable(&columns, lineage, lowered).map_err(|f| f.at(*place))?;
         let format = self.options.key_format.unwrap_or(KeyFormat::Avro);
+        if format == KeyFormat::Json
+            && let Some(at) = columns.iter().position(|column| !json_holds(schema.field(*column).data_type()))
+        {
+            let held = sql_name(schema.field(columns[at]).data_type());
+            return Err(Fault::new(format!("a JSON key has no member of type {held} (\"{}\")", names[at].value))
+                .at(*place)
+                .hint(format!("CAST({} AS STRING), or another 'key.format'", names[at].value)));
+        }
         let wanted: Option<(&[DataType], &str)> = match format {
-            KeyFormat::Avro => None,
+            KeyFormat::Avro | KeyFormat::Json => None,
             KeyFormat::String => Some((&[DataType::Utf8], "STRING")),
             KeyFormat::Long => Some((&[DataType::Int64], "BIGINT")),
             KeyFormat::Int => Some((&[DataType::Int32], "INT")),
@@ -349,7 +374,7 @@ impl Target {
             let [only] = columns.as_slice() else {
                 return Err(Fault::new(format!("a bare key is one column, and the PRIMARY KEY has {}", columns.len()))
                     .at(*place)
-                    .hint("leave 'key.format' out: several columns make an Avro record"));
+                    .hint("leave 'key.format' out: several columns make an Avro record; or take 'key.format' = 'json'"));
             };
             let held = schema.field(*only).data_type();
             if !types.contains(held) {
@@ -365,50 +390,20 @@ impl Target {
         Ok(Some(SinkKey { columns, format, avro: None }))
     }
 
-    /// Rows of one key of the sink must come from one task, in one order; and of an updating aggregate's, from one group.
-    fn derivable(&self, columns: &[usize], lineage: &[&Lineage], lowered: &Lowered) -> Result<()> {
-        let stage = "this release does not run the last stage that would order them";
+    /// Why rows of one key of the sink do not come from one task in one order (of an updating aggregate's: from one group); `None`: they
+    /// do.
+    fn why_materialized(&self, columns: &[usize], lineage: &[&Lineage], lowered: &Lowered) -> Option<String> {
+        let of_key = |part: &str| format!("PRIMARY KEY of \"{}\": {part}", self.name.value);
         if let Some(by) = &lowered.updating {
-            let groups = if lowered.groups == usize::MAX { None } else { Some(lowered.groups) };
             let held: Vec<usize> = columns.iter().filter_map(|c| lineage[*c].group).collect();
-            let missing = groups.map_or(1, |groups| (0..groups).filter(|g| !held.contains(g)).count());
-            if missing > 0 {
-                return Err(Fault::new(format!(
-                    "the PRIMARY KEY of sink \"{}\" does not hold all columns of the GROUP BY of \"{by}\": several groups would write one key, and {stage}",
-                    self.name.value
-                ))
-                .hint("make the columns of GROUP BY the PRIMARY KEY, unchanged"));
-            }
-            return Ok(());
+            let all = lowered.groups != usize::MAX && (0..lowered.groups).all(|group| held.contains(&group));
+            return (!all).then(|| of_key(&format!("several groups of \"{by}\" may write one key")));
         }
         if !lowered.ordered {
-            return Err(Fault::new(format!(
-                "rows of a UNION ALL reach one key of sink \"{}\" in no certain order, and {stage}",
-                self.name.value
-            ))
-            .hint("GROUP BY the key over the UNION ALL, with LAST_VALUE for the columns"));
+            return Some(of_key("rows of a UNION ALL reach one key in no certain order"));
         }
-        match &lowered.distribution {
-            Distribution::Unknown(hint) => Err(Fault::new(format!(
-                "the PRIMARY KEY of sink \"{}\" does not follow from how its rows are distributed, and {stage}",
-                self.name.value
-            ))
-            .hint(hint.clone())),
-            Distribution::Parts { names, .. } => {
-                let held: Vec<usize> = columns.iter().filter_map(|c| lineage[*c].key_part).collect();
-                let missing: Vec<&str> =
-                    names.iter().enumerate().filter(|(part, _)| !held.contains(part)).map(|(_, name)| name.as_str()).collect();
-                if missing.is_empty() {
-                    return Ok(());
-                }
-                Err(Fault::new(format!(
-                    "the PRIMARY KEY of sink \"{}\" does not hold {}, by which its rows are distributed, and {stage}",
-                    self.name.value,
-                    list(&missing)
-                ))
-                .hint(format!("add {} to the PRIMARY KEY, unchanged", list(&missing))))
-            }
-        }
+        let held = columns.iter().filter_map(|c| lineage[*c].key_part).collect();
+        lowered.distribution.lacks(&held).map(|why| of_key(&why))
     }
 
     fn sink(&self, schema: SchemaRef, key: Option<SinkKey>, lineage: &[&Lineage]) -> Result<Sink> {
@@ -462,6 +457,11 @@ impl Target {
             schema,
         })
     }
+}
+
+/// Whether the key is the value of one column alone, which is not NULL then.
+fn is_bare(format: KeyFormat) -> bool {
+    matches!(format, KeyFormat::String | KeyFormat::Long | KeyFormat::Int | KeyFormat::Bytes)
 }
 
 /// An Avro name from a sink's: `.` and `-` become `_`.

@@ -13,10 +13,12 @@ use super::expression;
 use super::fault::{Fault, Place, Result, list};
 use super::types::{UTC, instant_millis, map_type, same, sql_name, widens};
 use super::with::Options;
-use super::{Metadata, NullValue, Source, SourceKey};
+use super::{Metadata, NullValue, Source, SourceKey, TableSource};
 use crate::codec::KeyFormat;
+use crate::codec::key::json_holds;
 use crate::contract::{Contract, Contracts};
 use crate::operator::ingest::{Check, EventTime, IngestSpec, OnViolation};
+use crate::operator::temporal_join::BeforeFirst;
 use crate::record::Topic;
 
 impl Metadata {
@@ -94,6 +96,8 @@ pub(super) struct Stream {
     pub key_columns: Vec<usize>,
     /// The WATERMARK's column and delay.
     pub watermark: Option<(usize, i64)>,
+    /// CREATE TABLE.
+    pub table: bool,
     checks: Vec<CheckItem>,
     options: Options,
     max_ahead_micros: Option<i64>,
@@ -114,12 +118,14 @@ pub(super) type PlanExpr<'a> = dyn Fn(&ast::Expr, &DFSchema) -> Result<Expr> + '
 /// Resolves a stream's columns against its contracts.
 pub(super) fn stream(
     definition: Definition,
+    table: bool,
     place: Place,
     contracts: &dyn Contracts,
     max_ahead_micros: Option<i64>,
     plan: &PlanExpr,
 ) -> Result<Stream> {
-    let options = super::with::options(&definition.options, false)?;
+    let kind = if table { super::with::Kind::Table } else { super::with::Kind::Stream };
+    let options = super::with::options(&definition.options, kind)?;
     let (topic, topic_place) = topic_of(&definition.name, &options);
     let Some(value) = contracts.value(&topic, options.value_subject.as_deref())? else {
         let subject = options.value_subject.clone().unwrap_or_else(|| format!("{topic}-value"));
@@ -127,12 +133,19 @@ pub(super) fn stream(
             .at(topic_place)
             .hint("register its Avro schema, or name another subject with 'value.subject'"));
     };
+    let key_names = key_names(&definition.items, &options)?;
+    if table && key_names.is_empty() {
+        return Err(Fault::new(format!("table \"{}\" has no PRIMARY KEY", definition.name.value))
+            .at(definition.name.place)
+            .hint("CREATE TABLE name (PRIMARY KEY (id)) WITH (...): the columns that the topic's key holds; a topic of events is a CREATE STREAM"));
+    }
     let mut resolve = Resolve {
         definition: &definition.name,
         options: &options,
         contracts,
         topic: &topic,
         value: &value,
+        keys: &key_names,
         key_contract: None,
         key_format: options.key_format,
     };
@@ -140,14 +153,17 @@ pub(super) fn stream(
     let mut columns: Vec<Column> = Vec::new();
     if !declared {
         for (n, field) in value.columns.fields().iter().enumerate() {
-            columns.push(Column { field: Arc::clone(field), origin: Origin::Value(n), place: None });
+            // A table's key is what the record's key says: a tombstone has nothing else.
+            columns.push(match key_names.iter().find(|key| table && key.value == *field.name()) {
+                Some(key) => resolve.table_key(key, Some(field.data_type()))?,
+                None => Column { field: Arc::clone(field), origin: Origin::Value(n), place: None },
+            });
         }
     }
-    let key_names = key_names(&definition.items, &options)?;
     if !declared {
         for name in &key_names {
             if !columns.iter().any(|c| *c.field.name() == name.value) {
-                columns.push(resolve.key_column(name)?);
+                columns.push(if table { resolve.table_key(name, None)? } else { resolve.key_column(name, None)? });
             }
         }
     }
@@ -156,7 +172,11 @@ pub(super) fn stream(
     for item in definition.items {
         match item {
             Item::Column { name, data_type, nullable, place } => {
-                columns.push(resolve.physical(&name, &data_type, nullable, place, &key_names)?);
+                let key = key_names.iter().find(|key| table && key.value == name.value);
+                columns.push(match key {
+                    Some(_) => resolve.table_key(&name, Some(&data_type))?,
+                    None => resolve.physical(&name, &data_type, nullable, place)?,
+                });
             }
             Item::Metadata { name, data_type, from } => columns.push(metadata(&name, &data_type, &from)?),
             Item::Computed { name, expr } => {
@@ -189,7 +209,7 @@ pub(super) fn stream(
         match columns.iter().position(|c| *c.field.name() == name.value && !matches!(c.origin, Origin::Computed(_))) {
             Some(at) => key_columns.push(at),
             // Declared columns may leave the key out: then it can't be grouped by.
-            None if declared => {}
+            None if declared && !table => {}
             None => return Err(unknown_column(name, &columns)),
         }
     }
@@ -209,6 +229,7 @@ pub(super) fn stream(
         schema,
         key_columns,
         watermark,
+        table,
         checks,
         options,
         max_ahead_micros,
@@ -253,13 +274,14 @@ struct Resolve<'a> {
     contracts: &'a dyn Contracts,
     topic: &'a Topic,
     value: &'a Arc<Contract>,
+    keys: &'a [Name],
     key_contract: Option<Arc<Contract>>,
     key_format: Option<KeyFormat>,
 }
 
 impl Resolve<'_> {
-    /// A column that only the key holds.
-    fn key_column(&mut self, name: &Name) -> Result<Column> {
+    /// A column that only the key holds; `declared` is its type in the file, which counts where the key has no contract of its own.
+    fn key_column(&mut self, name: &Name, declared: Option<&DataType>) -> Result<Column> {
         let prefix = &self.options.key_prefix;
         let field_name = match name.value.strip_prefix(prefix.as_str()) {
             Some(rest) if !rest.is_empty() => rest,
@@ -274,6 +296,7 @@ impl Resolve<'_> {
         let format = self.format(name)?;
         let raw = match format {
             KeyFormat::Avro => None,
+            KeyFormat::Json => return self.json_column(name, declared),
             KeyFormat::String => Some(DataType::Utf8),
             KeyFormat::Long => Some(DataType::Int64),
             KeyFormat::Int => Some(DataType::Int32),
@@ -307,6 +330,38 @@ impl Resolve<'_> {
         Ok(Column { field, origin: Origin::Key(at), place: name.place })
     }
 
+    /// A column of a table's PRIMARY KEY, which the record's key holds.
+    fn table_key(&mut self, name: &Name, declared: Option<&DataType>) -> Result<Column> {
+        let column = self.key_column(name, declared)?;
+        let held = column.field.data_type().clone();
+        if let Some(declared) = declared
+            && !same(&held, declared)
+        {
+            return Err(Fault::new(format!(
+                "column \"{}\" of the PRIMARY KEY is {}, but the key of topic \"{}\" holds {}",
+                name.value,
+                sql_name(declared),
+                self.topic,
+                sql_name(&held)
+            ))
+            .at(name.place)
+            .hint("give the 'key.format' that the topic's keys have"));
+        }
+        Ok(Column { field: Arc::new(Field::new(&name.value, held, false)), ..column })
+    }
+
+    /// A member of a JSON key: text unless the file declares another type.
+    fn json_column(&self, name: &Name, declared: Option<&DataType>) -> Result<Column> {
+        let data_type = declared.cloned().unwrap_or(DataType::Utf8);
+        if !json_holds(&data_type) {
+            return Err(Fault::new(format!("a JSON key has no member of type {} (\"{}\")", sql_name(&data_type), name.value))
+                .at(name.place)
+                .hint("declare it STRING, BOOLEAN, INT, BIGINT, DECIMAL, BYTES, DATE, TIME or TIMESTAMP(3)"));
+        }
+        let at = self.keys.iter().position(|key| key.value == name.value).unwrap_or_default();
+        Ok(Column { field: Arc::new(Field::new(&name.value, data_type, true)), origin: Origin::Key(at), place: name.place })
+    }
+
     fn format(&mut self, name: &Name) -> Result<KeyFormat> {
         if let Some(format) = self.key_format {
             return Ok(format);
@@ -320,7 +375,7 @@ impl Resolve<'_> {
             name.value, self.topic
         ))
         .at(name.place)
-        .hint("give 'key.format' = 'string' (or long, int, bytes, avro)"))
+        .hint("give 'key.format' = 'string' (or json, long, int, bytes, avro)"))
     }
 
     fn key_contract(&mut self, name: &Name) -> Result<Arc<Contract>> {
@@ -331,29 +386,22 @@ impl Resolve<'_> {
             let subject = self.options.key_subject.clone().unwrap_or_else(|| format!("{}-key", self.topic));
             return Err(Fault::new(format!("topic \"{}\" has no key contract: subject \"{subject}\" is not known", self.topic))
                 .at(name.place)
-                .hint("give 'key.format' = 'string' (or long, int, bytes) if its keys are not Avro"));
+                .hint("give 'key.format' = 'string' (or json, long, int, bytes) if its keys are not Avro"));
         };
         self.key_contract = Some(Arc::clone(&contract));
         Ok(contract)
     }
 
     /// A column that the file declares with a type: one of the value's fields, or one of the key's.
-    fn physical(
-        &mut self,
-        name: &Name,
-        declared: &DataType,
-        nullable: bool,
-        place: Option<Place>,
-        keys: &[Name],
-    ) -> Result<Column> {
+    fn physical(&mut self, name: &Name, declared: &DataType, nullable: bool, place: Option<Place>) -> Result<Column> {
         let found = self.value.columns.fields().iter().position(|f| *f.name() == name.value);
         let (mut column, subject) = match found {
             Some(at) => {
                 let field = Arc::clone(&self.value.columns.fields()[at]);
                 (Column { field, origin: Origin::Value(at), place: name.place }, self.value.subject.clone())
             }
-            None if keys.iter().any(|k| k.value == name.value) => {
-                let column = self.key_column(&Name { value: name.value.clone(), place: name.place })?;
+            None if self.keys.iter().any(|k| k.value == name.value) => {
+                let column = self.key_column(&Name { value: name.value.clone(), place: name.place }, Some(declared))?;
                 let subject = self.key_contract.as_ref().map_or("the key".to_owned(), |c| c.subject.clone());
                 (column, subject)
             }
@@ -473,7 +521,13 @@ fn resolve_watermark(columns: &[Column], name: &Name) -> Result<usize> {
 impl Stream {
     /// Whether equal keys are known to lie in one partition for a reason that holds across topics too.
     pub fn bare_or_trusted(&self) -> bool {
-        self.options.trusted || self.key_format.is_some_and(|f| f != KeyFormat::Avro)
+        // Of one JSON value there are several texts, as of one Avro value there are several schema ids.
+        self.options.trusted || self.key_format.is_some_and(|f| !matches!(f, KeyFormat::Avro | KeyFormat::Json))
+    }
+
+    /// Of a table: what a row joins that is older than the first version.
+    pub fn before_first(&self) -> BeforeFirst {
+        self.options.before_first
     }
 
     /// The column's place in the contract of the value, for a sink that keeps the field as it is.
@@ -491,6 +545,9 @@ impl Stream {
     fn kept(&self, used: &BTreeSet<usize>, plan: &PlanExpr) -> Result<Vec<usize>> {
         let mut kept = used.clone();
         kept.extend(self.watermark.map(|(column, _)| column));
+        if self.table {
+            kept.extend(&self.key_columns);
+        }
         let whole = DFSchema::try_from(Schema::clone(&self.schema))?;
         for check in &self.checks {
             let planned = plan(&check.expr, &whole).map_err(|f| f.at(check.place))?;
@@ -550,6 +607,7 @@ impl Stream {
             }
         }
         let decoded = Decoded::new(self, &read);
+        let table = self.table.then(|| decoded.table(self));
         // Where each plain column is in what was decoded, widened if it is declared wider than it is held.
         let widened: Vec<Option<usize>> = plain.iter().map(|at| decoded.place_of(&self.columns[*at])).collect();
         let mut computed = computed.into_iter();
@@ -573,6 +631,7 @@ impl Stream {
         }
         let schema = Arc::new(Schema::new(fields));
         let event_time = match self.watermark {
+            None if self.table => EventTime::VersionTimestamp,
             None => EventTime::RecordTimestamp,
             Some((column, delay_micros)) => {
                 let Some(column) = kept.iter().position(|at| *at == column) else {
@@ -581,9 +640,10 @@ impl Stream {
                 EventTime::Column { column, delay_micros, max_ahead_micros: self.max_ahead_micros }
             }
         };
-        let ingest =
-            IngestSpec { decoded: decoded.schema, columns: exprs, schema, checks: self.checked(used, plan)?, event_time };
-        let places = (0..self.columns.len()).map(|at| kept.iter().position(|k| *k == at)).collect();
+        let places: Vec<Option<usize>> = (0..self.columns.len()).map(|at| kept.iter().position(|k| *k == at)).collect();
+        let table_key = self.key_columns.iter().filter(|_| self.table).filter_map(|key| places[*key]).collect();
+        let checks = self.checked(used, plan)?;
+        let ingest = IngestSpec { decoded: decoded.schema, columns: exprs, schema, checks, event_time, table_key };
         let source = Source {
             name: self.name.clone(),
             topic: self.topic.clone(),
@@ -594,6 +654,7 @@ impl Stream {
             metadata: decoded.metadata,
             ingest,
             null_value: self.options.null_value.unwrap_or(NullValue::Skip),
+            table,
             on_bad: self.options.on_bad.clone(),
             line: self.place.line,
             column: self.place.column,
@@ -646,6 +707,12 @@ impl Decoded {
                 _ => {}
             }
         }
+        if stream.table {
+            // What the key says is compared with what the value says of it.
+            let fields = stream.value.columns.fields();
+            let names = stream.key_columns.iter().map(|key| stream.columns[*key].field.name());
+            value.extend(names.filter_map(|name| fields.iter().position(|field| field.name() == name)));
+        }
         // The value is always decoded, so that a bad one is a bad record whatever the query reads.
         if value.is_empty() && !stream.value.columns.fields().is_empty() {
             value.insert(0);
@@ -657,17 +724,38 @@ impl Decoded {
             format: stream.key_format.unwrap_or(KeyFormat::Avro),
             contract: stream.key_contract.clone(),
             columns: keys.iter().map(|(n, _)| *n).collect(),
+            members: keys
+                .iter()
+                .map(|(_, field)| {
+                    field.name().strip_prefix(stream.options.key_prefix.as_str()).unwrap_or(field.name()).to_owned()
+                })
+                .collect(),
             fields: keys
                 .iter()
                 .map(|(n, field)| match &stream.key_contract {
                     Some(contract) => Arc::new(Field::clone(contract.columns.field(*n)).with_name(field.name())),
                     None => Arc::clone(field),
                 })
+                // A record may lack its key: where that is bad, it is found after decoding.
+                .map(|field: FieldRef| if stream.table { Arc::new(Field::clone(&field).with_nullable(true)) } else { field })
                 .collect(),
         });
         fields.extend(key.iter().flat_map(|k| k.fields.iter().cloned()));
         fields.extend(metadata.iter().map(|m| Arc::new(Field::new(m.as_str(), m.data_type(), m.nullable()))));
         Decoded { schema: Arc::new(Schema::new(fields)), value, key, metadata }
+    }
+
+    /// What a table compares of key and value.
+    fn table(&self, stream: &Stream) -> TableSource {
+        let fields = stream.value.columns.fields();
+        let mut held_twice = Vec::new();
+        for key in &stream.key_columns {
+            let Column { field, origin: Origin::Key(n), .. } = &stream.columns[*key] else { continue };
+            let in_value = self.value.iter().position(|at| fields[*at].name() == field.name());
+            let in_key = self.key.as_ref().and_then(|key| key.columns.iter().position(|at| at == n));
+            held_twice.extend(in_value.zip(in_key));
+        }
+        TableSource { held_twice, before_first: stream.options.before_first }
     }
 
     fn place_of(&self, column: &Column) -> Option<usize> {

@@ -33,6 +33,7 @@ impl TypePlanner for Types {
 /// The Arrow type that a SQL type stands for; refuses by name what is not known.
 pub(super) fn data_type(sql: &SqlType) -> Result<DataType> {
     let not_known = || Fault::new(format!("type {sql} is not known"));
+    let no_such_time = || not_known().hint("a time has 3, 6 or 9 digits of a second: TIMESTAMP(3), TIMESTAMP_LTZ(3)");
     Ok(match sql {
         SqlType::Boolean | SqlType::Bool => DataType::Boolean,
         SqlType::TinyInt(_) => DataType::Int8,
@@ -55,7 +56,7 @@ pub(super) fn data_type(sql: &SqlType) -> Result<DataType> {
         }
         SqlType::Time(Some(4..=6), TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => DataType::Time64(TimeUnit::Microsecond),
         SqlType::Timestamp(precision, TimezoneInfo::None | TimezoneInfo::WithoutTimeZone) => {
-            DataType::Timestamp(unit(*precision).ok_or_else(not_known)?, None)
+            DataType::Timestamp(unit(*precision).ok_or_else(no_such_time)?, None)
         }
         SqlType::Timestamp(..) => {
             return Err(Fault::new(format!("type {sql} is not known")).hint("an instant is TIMESTAMP_LTZ(3)"));
@@ -86,7 +87,7 @@ pub(super) fn data_type(sql: &SqlType) -> Result<DataType> {
                 [one] => Some(one.parse::<u64>().map_err(|_| not_known())?),
                 _ => return Err(not_known()),
             };
-            DataType::Timestamp(unit(precision).ok_or_else(not_known)?, Some(UTC.into()))
+            DataType::Timestamp(unit(precision).ok_or_else(no_such_time)?, Some(UTC.into()))
         }
         other => {
             let text = other.to_string();
@@ -118,12 +119,12 @@ fn is_named(name: &ObjectName, expected: &str) -> bool {
     matches!(name.0.as_slice(), [ObjectNamePart::Identifier(Ident { value, .. })] if value.eq_ignore_ascii_case(expected))
 }
 
-/// The unit that holds so many digits of a second; Flink's default is 6.
+/// The unit with so many digits of a second; Flink's default is 6. Others are refused: nothing here would cut the digits.
 fn unit(precision: Option<u64>) -> Option<TimeUnit> {
     match precision.unwrap_or(6) {
-        0..=3 => Some(TimeUnit::Millisecond),
-        4..=6 => Some(TimeUnit::Microsecond),
-        7..=9 => Some(TimeUnit::Nanosecond),
+        3 => Some(TimeUnit::Millisecond),
+        6 => Some(TimeUnit::Microsecond),
+        9 => Some(TimeUnit::Nanosecond),
         _ => None,
     }
 }

@@ -8,6 +8,7 @@ use super::fault::{Fault, Place, Result};
 use crate::codec::KeyFormat;
 use crate::error::BadClass;
 use crate::operator::ingest::OnViolation;
+use crate::operator::temporal_join::BeforeFirst;
 
 /// What the options of a stream or a sink say.
 #[derive(Debug, Default)]
@@ -25,6 +26,15 @@ pub(super) struct Options {
     pub trusted: bool,
     pub on_bad: BTreeMap<BadClass, OnViolation>,
     pub partitions: Option<i32>,
+    pub before_first: BeforeFirst,
+}
+
+/// Whose options they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Stream,
+    Table,
+    Sink,
 }
 
 const STREAM: [&str; 13] = [
@@ -43,6 +53,20 @@ const STREAM: [&str; 13] = [
     "partitioner",
 ];
 
+const TABLE: [&str; 11] = [
+    "connector",
+    "topic",
+    "format",
+    "value.format",
+    "key.format",
+    "key.fields",
+    "key.fields-prefix",
+    "value.subject",
+    "key.subject",
+    "partitioner",
+    "before_first",
+];
+
 const SINK: [&str; 9] = [
     "connector",
     "topic",
@@ -55,9 +79,14 @@ const SINK: [&str; 9] = [
     "partitions",
 ];
 
-/// Reads the options of a stream (`sink` false) or a sink.
-pub(super) fn options(given: &[WithOption], sink: bool) -> Result<Options> {
-    let known: &[&str] = if sink { &SINK } else { &STREAM };
+/// Reads the options of a stream, a table or a sink.
+pub(super) fn options(given: &[WithOption], kind: Kind) -> Result<Options> {
+    let sink = kind == Kind::Sink;
+    let known: &[&str] = match kind {
+        Kind::Stream => &STREAM,
+        Kind::Table => &TABLE,
+        Kind::Sink => &SINK,
+    };
     let mut options = Options::default();
     let mut seen: Vec<&str> = Vec::new();
     for WithOption { key, value } in given {
@@ -106,6 +135,10 @@ fn option(options: &mut Options, name: &str, value: &Name) -> Result<()> {
                 );
             };
             options.max_ahead_micros = Some(read);
+        }
+        "before_first" => {
+            let read = [("none", BeforeFirst::None), ("first_known", BeforeFirst::FirstKnown)];
+            options.before_first = choose(name, text, &read)?;
         }
         "value.subject" => options.value_subject = Some(text.to_owned()),
         "key.subject" => options.key_subject = Some(text.to_owned()),
@@ -169,12 +202,13 @@ fn key_format(text: &str) -> Result<KeyFormat> {
         "avro" | "avro-confluent" => Ok(KeyFormat::Avro),
         // Flink's raw format takes the column's type; a text is the usual one.
         "string" | "raw" => Ok(KeyFormat::String),
-        "json" => Err(Fault::new("'key.format' = 'json' is not in this release").hint("use avro, string, long, int or bytes")),
+        "json" => Ok(KeyFormat::Json),
         _ => choose(
             "key.format",
             text,
             &[
                 ("avro", KeyFormat::Avro),
+                ("json", KeyFormat::Json),
                 ("string", KeyFormat::String),
                 ("long", KeyFormat::Long),
                 ("int", KeyFormat::Int),
@@ -203,6 +237,11 @@ fn unknown(key: &Name, sink: bool, known: &[&str]) -> Fault {
     if let Some(hint) = elsewhere(name) {
         return Fault::new(format!("option '{name}' does not belong in SQL")).at(place).hint(hint);
     }
+    if !sink && name == "partitions" {
+        return Fault::new("option 'partitions' is not one of a stream")
+            .at(place)
+            .hint("a topic that is read has its partitions already");
+    }
     if let Some(ours) = ksql(name) {
         return fault.hint(format!("{} is ksqlDB's: {ours}", name.to_uppercase()));
     }
@@ -218,11 +257,6 @@ fn unknown(key: &Name, sink: bool, known: &[&str]) -> Fault {
         return Fault::new(format!("option '{name}' is not one of a sink"))
             .at(place)
             .hint("bad records are a stream's: put it there");
-    }
-    if !sink && name == "partitions" {
-        return Fault::new("option 'partitions' is not one of a stream")
-            .at(place)
-            .hint("a topic that is read has its partitions already");
     }
     fault.nearest(name, known.iter().copied())
 }

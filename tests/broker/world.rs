@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
 use tidemill::codec::{json, wire};
-use tidemill::contract::{AvroSchema, HttpRegistry, Registry, RegistrySettings, SchemaId};
+use tidemill::contract::{AvroSchema, HttpRegistry, Registry, RegistrySettings, SchemaId, WriterId};
 use tidemill::log::kafka::{KafkaLog, KafkaSettings};
 use tidemill::log::{CommittedOffsets, Isolation, Log, NewTopic, Producer, ProducerSettings, partitions_of};
 use tidemill::record::{Header, NextOffset, OffsetVector, Outgoing, Topic, TopicPartition};
@@ -63,7 +63,8 @@ impl World {
         World::on(support::kafka_of_my_own()?, what)
     }
 
-    fn on(broker: Broker, what: &str) -> Option<World> {
+    /// On a given broker.
+    pub fn on(broker: Broker, what: &str) -> Option<World> {
         static NUMBER: AtomicU64 = AtomicU64::new(0);
         let Some(registry_url) = broker.registry.clone() else {
             assert!(std::env::var("REQUIRE_KAFKA").is_err(), "REQUIRE_KAFKA is set, and there is no schema registry");
@@ -73,14 +74,8 @@ impl World {
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
         let name = format!("{what}-{started}-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
         let log = Arc::new(connect(&broker.brokers));
-        let registry = HttpRegistry::new(RegistrySettings {
-            urls: vec![registry_url.clone()],
-            user: None,
-            password: None,
-            token: None,
-            headers: Vec::new(),
-            timeout: Duration::from_secs(5),
-        });
+        let registry =
+            HttpRegistry::new(RegistrySettings { timeout: Duration::from_secs(5), ..RegistrySettings::at([&registry_url]) });
         let registry = registry.unwrap();
         Some(World { broker, log, registry, registry_url, name, dir: tempfile::tempdir().unwrap() })
     }
@@ -173,7 +168,7 @@ impl World {
     }
 
     /// The value of framed bytes by its writer's schema.
-    pub fn value(&self, schemas: &mut BTreeMap<SchemaId, Arc<AvroSchema>>, bytes: &[u8]) -> Value {
+    pub fn value(&self, schemas: &mut BTreeMap<WriterId, Arc<AvroSchema>>, bytes: &[u8]) -> Value {
         let (id, body) = wire::unframe(bytes).unwrap();
         let schema = schemas
             .entry(id)

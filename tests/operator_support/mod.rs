@@ -1,6 +1,8 @@
 //! Rows and expressions for tests of operators.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub mod changelog;
+
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, Int8Array, Int64Array, RecordBatch};

@@ -39,6 +39,35 @@ struct Local {
     registry_port: u16,
 }
 
+/// A broker that also listens with TLS.
+#[derive(Clone, Debug)]
+pub struct SecureBroker {
+    pub broker: Broker,
+    /// With users; `tidemill` has the password that `password` gives, for PLAIN and SCRAM-SHA-512.
+    pub sasl_ssl: String,
+    /// With client certificates.
+    pub ssl: String,
+    /// `ca.crt`, `client.crt`, `client.key`; `unknown.crt`, `stranger.crt` and `stranger.key` are of an authority that the broker does not
+    /// know.
+    pub tls: PathBuf,
+}
+
+impl SecureBroker {
+    pub fn password(&self) -> String {
+        std::fs::read_to_string(self.tls.join("password")).expect("the script wrote it")
+    }
+
+    pub fn file(&self, name: &str) -> String {
+        self.tls.join(name).to_str().expect("a path in UTF-8").to_owned()
+    }
+}
+
+/// A broker with secured listeners, shared by all tests of this process; needs Java and openssl.
+pub fn secure_kafka() -> Option<SecureBroker> {
+    static SHARED: OnceLock<Result<SecureBroker, String>> = OnceLock::new();
+    answer(SHARED.get_or_init(start_secure).clone())
+}
+
 /// The broker that all tests of this process share; `None` when there is none, after saying so.
 pub fn kafka() -> Option<Broker> {
     static SHARED: OnceLock<Result<Broker, String>> = OnceLock::new();
@@ -50,7 +79,7 @@ pub fn kafka_of_my_own() -> Option<Broker> {
     answer(start_local())
 }
 
-fn answer(found: Result<Broker, String>) -> Option<Broker> {
+fn answer<T>(found: Result<T, String>) -> Option<T> {
     match found {
         Ok(broker) => Some(broker),
         Err(why) if std::env::var("REQUIRE_KAFKA").is_ok_and(|value| value == "1") => {
@@ -161,13 +190,24 @@ fn remove_with_this_process(containers: &[&str]) {
     std::mem::forget(watchdog.expect("a shell to remove the containers at the end"));
 }
 
+fn start_secure() -> Result<SecureBroker, String> {
+    let [sasl_ssl, ssl] = free_ports();
+    let broker = start_with(&["--sasl-ssl-port", &sasl_ssl.to_string(), "--ssl-port", &ssl.to_string()])?;
+    let tls = broker.local.as_ref().expect("it was started here").dir.join("tls");
+    Ok(SecureBroker { broker, sasl_ssl: format!("127.0.0.1:{sasl_ssl}"), ssl: format!("127.0.0.1:{ssl}"), tls })
+}
+
 fn start_local() -> Result<Broker, String> {
+    start_with(&[])
+}
+
+fn start_with(more: &[&str]) -> Result<Broker, String> {
     static STARTED: AtomicU32 = AtomicU32::new(0);
     let number = STARTED.fetch_add(1, Ordering::Relaxed);
     let [port, controller_port, registry_port] = free_ports();
     let dir = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("kafka-{}-{number}", std::process::id()));
     let local = Local { dir, port, controller_port, registry_port };
-    run_script(&["start"], &local, &["--with-parent", &std::process::id().to_string()])?;
+    run_script(&["start"], &local, &[&["--with-parent", &std::process::id().to_string()], more].concat())?;
     Ok(Broker {
         brokers: format!("127.0.0.1:{port}"),
         registry: Some(format!("http://127.0.0.1:{registry_port}/apis/ccompat/v7")),

@@ -295,6 +295,7 @@ fn encode_key(topic: &Topic, key: &Value, topology: &Topology, contracts: &FileC
         KeyFormat::Int => {
             i32::try_from(number()?).map_err(|_| Error::config(format!("key {key} does not fit an int")))?.to_be_bytes().to_vec()
         }
+        KeyFormat::Json => key.to_string().into_bytes(),
         KeyFormat::Bytes => decode_base64(key.as_str().unwrap_or_default())?,
         KeyFormat::String => match key {
             Value::String(text) => text.as_bytes().to_vec(),

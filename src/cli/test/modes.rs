@@ -188,6 +188,7 @@ impl Stage<'_> {
             let mut run = live::prepare(&world.site, &case.topology, None, true)?.run;
             // A decision at an offset that is still to come is made when it comes.
             run.decisions = decisions.to_vec();
+            run.raise_tables = false;
             run.finish = finish;
             run.cadence = cadence(records);
             Ok(run)
@@ -216,6 +217,7 @@ impl Stage<'_> {
             to: Bound::Latest,
             job: Some("golden".into()),
             output: Output::Shadow,
+            latest_versions: true,
             finish: case.finish,
         };
         let planned = backfill::plan(&world.site, &case.topology, &request)?;
@@ -223,6 +225,7 @@ impl Stage<'_> {
         let run = || -> Result<Run> {
             let (_, mut run) = backfill::prepare(&world.site, &case.topology, &request)?;
             run.decisions = decisions.to_vec();
+            run.raise_tables = false;
             run.cadence = cadence(records);
             Ok(run)
         };
@@ -244,6 +247,7 @@ fn plan_faults(world: &World, rng: &mut StdRng) {
 fn live_run(world: &World, case: &Case, decisions: &[Decision], records: u64) -> Result<Run> {
     let mut run = live::prepare(&world.site, &case.topology, None, false)?.run;
     run.idle_after = None;
+    run.raise_tables = false;
     run.decisions = decisions.to_vec();
     run.cadence = cadence(records);
     Ok(run)

@@ -110,6 +110,9 @@ impl World {
                 KeyFormat::Long | KeyFormat::Int => {
                     json!({ name(0): bytes.iter().fold(if bytes[0] > 127 { -1i64 } else { 0 }, |n, byte| (n << 8) | i64::from(*byte)) })
                 }
+                KeyFormat::Json => {
+                    serde_json::from_slice(bytes).map_err(|e| Error::corrupt(format!("a sink's key is not JSON: {e}")))?
+                }
                 KeyFormat::Bytes => Value::Null,
             };
             for (name, value) in columns.as_object().into_iter().flatten() {

@@ -8,10 +8,10 @@ use arrow::datatypes::SchemaRef;
 
 use super::column::Column;
 use super::plan::Plan;
-use crate::codec::wire::unframe;
+use crate::codec::wire::{HeaderIds, unframe};
 use crate::codec::{BadValue, Decoded};
 use crate::contract::tree::Tree;
-use crate::contract::{AvroSchema, Contract, SchemaId, compat};
+use crate::contract::{AvroSchema, Contract, WriterId, compat};
 use crate::error::{BadClass, Error, Result};
 use crate::record::Bytes;
 
@@ -30,7 +30,7 @@ pub struct AvroDecoder {
     schema: SchemaRef,
     built: Vec<Column>,
     /// `None`: the registry does not know the id.
-    writers: HashMap<SchemaId, Option<Plan>>,
+    writers: HashMap<WriterId, Option<Plan>>,
 }
 
 impl AvroDecoder {
@@ -55,12 +55,21 @@ impl AvroDecoder {
         &self.schema
     }
 
-    /// The ids of well framed values whose writer has not been added, each once.
-    pub fn missing(&self, values: &Bytes) -> Vec<SchemaId> {
+    /// The ids of values whose writer has not been added, each once. `given` are the ids that stand in headers.
+    pub fn missing(&self, values: &Bytes, given: &HeaderIds) -> Vec<WriterId> {
         let mut missing = Vec::new();
         let mut last = None;
-        for value in values.iter().flatten() {
-            let Ok((id, _)) = unframe(value) else { continue };
+        let mut given = given.iter().peekable();
+        for (row, value) in (0_u32..).zip(values.iter()) {
+            let header = given.next_if(|(at, _)| *at == row).map(|(_, id)| id);
+            let id = match (value, header) {
+                (None, _) | (_, Some(Err(_))) => continue,
+                (_, Some(Ok(id))) => *id,
+                (Some(value), None) => match unframe(value) {
+                    Ok((id, _)) => id,
+                    Err(_) => continue,
+                },
+            };
             if last != Some(id) {
                 last = Some(id);
                 if !self.writers.contains_key(&id) && !missing.contains(&id) {
@@ -73,7 +82,7 @@ impl AvroDecoder {
 
     /// `None`: the registry knows no such id, and values with it are bad. `Contract` error: nothing that this writer writes can be
     /// read, with the differences.
-    pub fn add_writer(&mut self, id: SchemaId, schema: Option<Arc<AvroSchema>>) -> Result<()> {
+    pub fn add_writer(&mut self, id: WriterId, schema: Option<Arc<AvroSchema>>) -> Result<()> {
         let plan = match schema {
             None => None,
             Some(schema) => Some(Plan::new(&self.tree, &self.columns, schema.tree()?).map_err(|why| {
@@ -92,19 +101,25 @@ impl AvroDecoder {
     }
 
     /// `Failed` error: an id of [`Self::missing`] was not added, or the values are too many to decode at once.
-    pub fn decode(&mut self, values: &Bytes) -> Result<Decoded> {
+    pub fn decode(&mut self, values: &Bytes, given: &HeaderIds) -> Result<Decoded> {
         if values.size() > CHUNK_BYTES {
             return Err(Error::failed(format!("{} bytes are too many to decode at once", values.size())));
         }
         let mut kept = Vec::with_capacity(values.len());
         let (mut nulls, mut bad) = (Vec::new(), Vec::new());
-        let mut last: Option<(SchemaId, Option<&Plan>)> = None;
+        let mut last: Option<(WriterId, Option<&Plan>)> = None;
+        let mut given = given.iter().peekable();
         for (row, value) in (0_u32..).zip(values.iter()) {
+            let header = given.next_if(|(at, _)| *at == row);
             let Some(value) = value else {
                 nulls.push(row);
                 continue;
             };
-            let (id, body) = match unframe(value) {
+            let framed = match header {
+                None => unframe(value),
+                Some((_, id)) => id.clone().map(|id| (id, value)),
+            };
+            let (id, body) = match framed {
                 Ok(framed) => framed,
                 Err(fault) => {
                     bad.push(BadValue { row, class: fault.class, message: fault.message, schema_id: None });

@@ -145,7 +145,7 @@ impl AvroEncoder {
                     out.kept.push(number);
                 }
                 Err(message) => {
-                    out.bad.push(BadValue { row: number, class: BadClass::Expression, message, schema_id: Some(self.id) });
+                    out.bad.push(BadValue { row: number, class: BadClass::Expression, message, schema_id: Some(self.id.into()) });
                 }
             }
         }
@@ -231,6 +231,8 @@ fn op(tree: &Tree, id: NodeId) -> Op {
                     let (value, op) = members.remove(0);
                     Op::Nullable { null, value, op: Box::new(op) }
                 }
+                // Null alone in brackets: its column is one of nulls, which takes no bytes but the branch.
+                (Some(null), 0) => Op::Nullable { null, value: null, op: Box::new(Op::Null) },
                 // One type in brackets: its column is that of the type, which is never NULL.
                 (None, 1) => {
                     let (value, op) = members.remove(0);

@@ -16,6 +16,7 @@ use crate::contract::AvroSchema;
 use crate::contract::tree::{NodeId, Tree};
 use crate::error::{Error, Result};
 
+pub(crate) use write::parse_temporal;
 use write::{Missing, Writer};
 
 /// The body (no frame) of a value. A missing field takes its default; a field that the schema does not have is refused.

@@ -289,7 +289,7 @@ fn whole_number(number: &Number) -> Option<i64> {
 }
 
 /// `None`: text does not stand for this type.
-fn parse_temporal(text: &str, logical: Logical) -> Option<Result<i64, Fault>> {
+pub(crate) fn parse_temporal(text: &str, logical: Logical) -> Option<Result<i64, Fault>> {
     let bad = |what: &str| Fault::new(format!("\"{text}\" is not {what}"));
     let (seconds, nanos) = match logical {
         Logical::Date => {

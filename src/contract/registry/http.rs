@@ -1,39 +1,29 @@
-//! A registry over HTTP, as Confluent's API has it (Apicurio and others speak it too).
+//! A registry over HTTP, as Confluent's API has it (Apicurio, Karapace, Redpanda and others speak it too).
 //!
-//! `schema_registry_converter` makes the calls that it has; subjects' levels are asked for directly. Answers are judged by status and
-//! error code only: texts differ between registries. What was fetched by id is kept for ever, since an id never changes its schema.
+//! What was fetched by id or GUID is kept for ever, since neither ever changes its schema; what was registered is not registered again.
 
 use std::collections::HashMap;
-use std::error::Error as _;
-use std::future::Future;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use schema_registry_converter::async_impl::schema_registry as calls;
-use schema_registry_converter::async_impl::schema_registry::SrSettings;
-use schema_registry_converter::error::SRCError;
-use schema_registry_converter::schema_registry_common as wire;
-use schema_registry_converter::schema_registry_common::{RawError, SchemaType, SuppliedSchema};
-use tokio::runtime::Runtime;
+use reqwest::Method;
+use serde::Deserialize;
+use serde_json::{Value, json};
 
+use super::transport::{Fault, Transport};
 use crate::contract::compat::{self, Level};
-use crate::contract::{AvroSchema, RegisteredSchema, Registry, SchemaId};
+use crate::contract::{AvroSchema, RegisteredSchema, Registry, SchemaId, WriterId};
 use crate::error::{Error, Kind, Result};
 
 /// How often a schema is registered when another process registers at the same moment.
 const REGISTER_TRIES: u32 = 5;
 const REGISTER_AGAIN: Duration = Duration::from_millis(100);
-/// Tries of one call before it counts as failed.
-const TRIES: u32 = 3;
-/// The first wait between tries; it doubles, with up to half of it as jitter.
-const BACKOFF: Duration = Duration::from_millis(100);
-/// The longest time for which the circuit breaker stays open.
-const OPEN_MAX: Duration = Duration::from_secs(10);
 
 /// Where the registry is, and who asks.
 #[derive(Clone)]
 pub struct RegistrySettings {
-    /// Asked in order until one answers.
+    /// Of one registry: asked in turn until one answers. User and password may stand in them.
     pub urls: Vec<String>,
     pub user: Option<String>,
     pub password: Option<String>,
@@ -41,339 +31,289 @@ pub struct RegistrySettings {
     pub token: Option<String>,
     /// Further headers of every request.
     pub headers: Vec<(String, String)>,
+    /// PEM: authorities that are trusted beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// PEM: the client's certificate, with its key in `key_file`.
+    pub cert_file: Option<PathBuf>,
+    pub key_file: Option<PathBuf>,
     /// Of one request.
     pub timeout: Duration,
 }
 
+impl RegistrySettings {
+    /// Nobody in particular asks, and waits three seconds.
+    pub fn at(urls: impl IntoIterator<Item = impl Into<String>>) -> RegistrySettings {
+        RegistrySettings {
+            urls: urls.into_iter().map(Into::into).collect(),
+            user: None,
+            password: None,
+            token: None,
+            headers: Vec::new(),
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            timeout: Duration::from_secs(3),
+        }
+    }
+}
+
 /// Calls block; not to be called from async code.
 pub struct HttpRegistry {
-    settings: RegistrySettings,
-    converter: SrSettings,
-    client: reqwest::Client,
-    /// `Option` only so that `drop` can shut it down without waiting.
-    runtime: Option<Runtime>,
-    schemas: Mutex<HashMap<SchemaId, Arc<AvroSchema>>>,
-    breaker: Mutex<Breaker>,
+    transport: Transport,
+    schemas: Mutex<HashMap<WriterId, Arc<AvroSchema>>>,
+    /// By subject and text.
+    registered: Mutex<HashMap<(String, String), RegisteredSchema>>,
 }
 
-/// Closed: calls go out. Open: calls fail at once until the time is over; then one goes out, and closes or reopens it.
-#[derive(Debug, Default)]
-struct Breaker {
-    failures: u32,
-    open_until: Option<Instant>,
+/// A schema as it comes over the wire; which fields are there depends on the call and on the registry.
+#[derive(Debug, Deserialize)]
+struct Answer {
+    id: Option<u32>,
+    version: Option<u32>,
+    schema: Option<String>,
+    /// Registries leave it out for Avro.
+    #[serde(rename = "schemaType")]
+    schema_type: Option<String>,
+    references: Option<Vec<Reference>>,
 }
 
-/// What a call came to, other than an answer.
-enum Fault {
-    /// 404: no such id, subject or version.
-    Missing,
-    /// 409, 422: the registry does not take the schema.
-    Refused(String),
-    Other(Error),
+#[derive(Clone, Debug, Deserialize)]
+struct Reference {
+    name: String,
+    subject: String,
+    version: u32,
 }
 
 impl HttpRegistry {
     /// Does not ask the registry yet.
     pub fn new(settings: RegistrySettings) -> Result<HttpRegistry> {
-        let Some((first, others)) = settings.urls.split_first() else {
-            return Err(Error::config("no schema registry is configured").hint("set [registry] url, or give --registry"));
-        };
-        for url in &settings.urls {
-            reqwest::Url::parse(url).map_err(|e| {
-                Error::config(format!("schema registry \"{url}\": not a URL: {e}")).hint("such as http://localhost:8081")
-            })?;
-        }
-        let mut builder = SrSettings::new_builder(first.trim_end_matches('/').to_string());
-        for url in others {
-            builder.add_url(url.trim_end_matches('/').to_string());
-        }
-        if let Some(token) = &settings.token {
-            builder.set_token_authorization(token);
-        } else if let Some(user) = &settings.user {
-            builder.set_basic_authorization(user, settings.password.as_deref());
-        }
-        for (name, value) in &settings.headers {
-            builder.add_header(name, value);
-        }
-        builder.set_timeout(settings.timeout);
-        let config = |e: &dyn std::fmt::Display| Error::config(format!("schema registry \"{first}\": {e}"));
-        let converter = builder.build().map_err(|e| config(&e.error))?;
-        let client = reqwest::Client::builder().timeout(settings.timeout).build().map_err(|e| config(&e))?;
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).thread_name("registry").enable_all().build();
-        let runtime = runtime.map_err(|e| Error::failed(format!("threads for the schema registry can't be started: {e}")))?;
-        Ok(HttpRegistry {
-            settings,
-            converter,
-            client,
-            runtime: Some(runtime),
-            schemas: Mutex::default(),
-            breaker: Mutex::default(),
-        })
+        Ok(HttpRegistry { transport: Transport::new(settings)?, schemas: Mutex::default(), registered: Mutex::default() })
     }
 
-    fn url(&self) -> &str {
-        &self.settings.urls[0]
+    fn get(&self, what: &str, path: &[&str]) -> Result<Value, Fault> {
+        self.transport.call(what, &Method::GET, path, None)
     }
 
-    /// Makes a call, again after a while if the registry is away, unless the breaker is open. One that takes the whole timeout is not made
-    /// again: a refusal comes in under five seconds.
-    fn call<T, F: Future<Output = Result<T, SRCError>>>(&self, what: &str, call: impl Fn() -> F) -> Result<T, Fault> {
-        self.pass().map_err(Fault::Other)?;
-        let runtime = self.runtime.as_ref().expect("the runtime lives as long as the registry");
-        let mut tries = 0;
-        let began = Instant::now();
-        loop {
-            let error = match runtime.block_on(call()) {
-                Ok(answer) => {
-                    *lock(&self.breaker) = Breaker::default();
-                    return Ok(answer);
-                }
-                Err(error) => error,
-            };
-            match self.judge(what, &error) {
-                Fault::Other(error) if error.kind == Kind::Away => {
-                    tries += 1;
-                    if tries == TRIES || began.elapsed() >= self.settings.timeout {
-                        return Err(Fault::Other(self.failed(error)));
-                    }
-                    let wait = BACKOFF * 2u32.pow(tries - 1);
-                    std::thread::sleep(wait + wait.mul_f64(rand::random::<f64>() / 2.0));
-                }
-                fault => {
-                    *lock(&self.breaker) = Breaker::default();
-                    return Err(fault);
-                }
-            }
-        }
-    }
-
-    fn pass(&self) -> Result<()> {
-        let breaker = lock(&self.breaker);
-        match breaker.open_until.map(|until| until.saturating_duration_since(Instant::now())) {
-            Some(left) if !left.is_zero() => Err(Error::away(format!(
-                "schema registry {}: away since {} calls, asked again in {:.1} s",
-                self.url(),
-                breaker.failures,
-                left.as_secs_f64()
-            ))),
-            _ => Ok(()),
-        }
-    }
-
-    fn failed(&self, error: Error) -> Error {
-        let mut breaker = lock(&self.breaker);
-        breaker.failures += 1;
-        let open = Duration::from_millis(500).saturating_mul(2u32.saturating_pow(breaker.failures.min(10) - 1)).min(OPEN_MAX);
-        breaker.open_until = Some(Instant::now() + open);
-        error.hint(format!("asked again in {:.1} s; check [registry] url and that the registry runs", open.as_secs_f64()))
-    }
-
-    /// By status and error code.
-    fn judge(&self, what: &str, error: &SRCError) -> Fault {
-        let status = error.error.split("status ").nth(1).and_then(|rest| rest.get(..3)).and_then(|code| code.parse::<u16>().ok());
-        let raw = error.source().and_then(|source| source.downcast_ref::<RawError>());
-        let text = raw.map_or_else(|| error.cause.clone().unwrap_or_default(), |raw| raw.message.clone());
-        let place = format!("schema registry {}: {what}", self.url());
-        match status {
-            Some(404) => Fault::Missing,
-            Some(409 | 422) => Fault::Refused(text),
-            Some(401 | 403) => Fault::Other(
-                Error::config(format!("{place}: status {}: {text}", status.unwrap_or_default()))
-                    .hint("check user and password, or token, under [registry]"),
-            ),
-            Some(408 | 429 | 500..=599) => {
-                Fault::Other(Error::away(format!("{place}: status {}: {text}", status.unwrap_or_default())))
-            }
-            Some(other) => Fault::Other(Error::failed(format!("{place}: status {other}: {text}"))),
-            None if error.retriable => {
-                Fault::Other(Error::away(format!("{place}: {}", error.cause.as_deref().unwrap_or(&error.error))))
-            }
-            None => {
-                Fault::Other(Error::failed(format!("{place}: {}: {}", error.error, error.cause.as_deref().unwrap_or_default())))
-            }
-        }
-    }
-
-    /// Parses an answer, with the schemas that it refers to.
-    fn parse(&self, what: &str, answer: &wire::RegisteredSchema) -> Result<AvroSchema> {
-        if answer.schema_type != SchemaType::Avro {
-            return Err(Error::contract(format!("schema registry {}: {what} is {:?}, not Avro", self.url(), answer.schema_type))
-                .hint("tidemill reads Avro contracts only"));
-        }
-        let mut references = Vec::new();
-        self.references(&answer.references, &mut references)?;
-        AvroSchema::parse_with_references(&answer.schema, &references)
-            .map_err(|e| e.context(format!("schema registry {}: {what}", self.url())))
-    }
-
-    fn references(&self, of: &[wire::RegisteredReference], found: &mut Vec<(String, String)>) -> Result<()> {
-        for reference in of {
-            if found.iter().any(|(name, _)| *name == reference.name) {
-                continue;
-            }
-            let what = format!("subject \"{}\" version {}", reference.subject, reference.version);
-            let answer = self
-                .call(&what, || calls::get_referenced_schema(&self.converter, reference))
-                .map_err(|fault| self.error(&what, fault))?;
-            self.references(&answer.references, found)?;
-            found.push((reference.name.clone(), answer.schema));
-        }
-        Ok(())
+    fn post(&self, what: &str, path: &[&str], schema: &AvroSchema) -> Result<Value, Fault> {
+        // No schemaType: a registry takes Avro without, and old ones take no other field.
+        self.transport.call(what, &Method::POST, path, Some(&json!({ "schema": schema.text })))
     }
 
     fn error(&self, what: &str, fault: Fault) -> Error {
         match fault {
-            Fault::Other(error) => error,
-            Fault::Missing => Error::config(format!("schema registry {}: {what} does not exist", self.url())),
-            Fault::Refused(text) => Error::contract(format!("schema registry {}: {what}: {text}", self.url())),
+            Fault::Other(error) | Fault::NoSuchPath(error) => error,
+            Fault::Missing => Error::config(format!("schema registry {}: {what} does not exist", self.transport.url())),
+            Fault::Refused(text) => Error::contract(format!("schema registry {}: {what}: {text}", self.transport.url())),
         }
     }
 
-    fn registered(&self, subject: &str, answer: &wire::RegisteredSchema) -> Result<RegisteredSchema> {
-        let id = SchemaId(answer.id);
-        let known = lock(&self.schemas).get(&id).cloned();
-        let schema = match known {
-            Some(schema) => schema,
-            None => {
-                let schema = Arc::new(self.parse(&format!("subject \"{subject}\""), answer)?);
-                lock(&self.schemas).insert(id, schema.clone());
-                schema
+    /// JSON of another shape than the call has is no answer of a registry.
+    fn shaped<T: serde::de::DeserializeOwned>(&self, what: &str, answer: Value) -> Result<T> {
+        serde_json::from_value(answer).map_err(|e| self.unexpected(what, &e.to_string()))
+    }
+
+    fn unexpected(&self, what: &str, why: &str) -> Error {
+        Error::away(format!("schema registry {}: {what}: the answer is not a registry's: {why}", self.transport.url()))
+            .hint("check that [registry] url is a registry's address, and what is in between")
+    }
+
+    /// Parses an answer, with the schemas that it refers to.
+    fn parse(&self, what: &str, answer: &Answer) -> Result<AvroSchema> {
+        let text = answer.schema.as_deref().ok_or_else(|| self.unexpected(what, "it has no schema"))?;
+        self.check_type(what, answer)?;
+        let mut found = Vec::new();
+        self.references(answer.references.as_deref().unwrap_or_default(), &mut found)?;
+        let references: Vec<(String, String)> = found.into_iter().map(|(reference, text)| (reference.name, text)).collect();
+        AvroSchema::parse_with_references(text, &references)
+            .map_err(|e| e.context(format!("schema registry {}: {what}", self.transport.url())))
+    }
+
+    fn check_type(&self, what: &str, answer: &Answer) -> Result<()> {
+        match answer.schema_type.as_deref() {
+            None | Some("AVRO") => Ok(()),
+            Some(other) => {
+                let place = format!("schema registry {}: {what}", self.transport.url());
+                Err(Error::contract(format!("{place} is of type {other}, not AVRO")).hint("tidemill reads Avro contracts only"))
             }
+        }
+    }
+
+    /// Depth first; each version of a subject once, so that a circle ends.
+    fn references(&self, of: &[Reference], found: &mut Vec<(Reference, String)>) -> Result<()> {
+        for reference in of {
+            if found.iter().any(|(known, _)| known.subject == reference.subject && known.version == reference.version) {
+                continue;
+            }
+            let what = format!("subject \"{}\" version {}", reference.subject, reference.version);
+            let path = ["subjects", &reference.subject, "versions", &reference.version.to_string()];
+            let answer: Answer = match self.get(&what, &path) {
+                Ok(answer) => self.shaped(&what, answer)?,
+                Err(fault) => return Err(self.error(&what, fault)),
+            };
+            self.check_type(&what, &answer)?;
+            let text = answer.schema.ok_or_else(|| self.unexpected(&what, "it has no schema"))?;
+            found.push((reference.clone(), text));
+            self.references(answer.references.as_deref().unwrap_or_default(), found)?;
+        }
+        Ok(())
+    }
+
+    /// A version of a subject, from an answer that names id and version.
+    fn known(&self, subject: &str, what: &str, answer: &Answer) -> Result<RegisteredSchema> {
+        let id = SchemaId(answer.id.ok_or_else(|| self.unexpected(what, "it has no id"))?);
+        let cached = lock(&self.schemas).get(&id.into()).cloned();
+        let schema = match cached {
+            Some(schema) => schema,
+            None => self.keep(id.into(), self.parse(what, answer)?),
         };
         Ok(RegisteredSchema { subject: subject.to_string(), id, version: answer.version.unwrap_or(0), schema })
     }
 
-    /// `GET /config/{subject}`, then `GET /config`.
-    async fn level(&self, subject: &str) -> Result<String, SRCError> {
-        for path in [format!("config/{subject}"), "config".to_string()] {
-            let mut url = reqwest::Url::parse(self.url()).map_err(|e| SRCError::new("bad url", Some(e.to_string()), false))?;
-            if let Ok(mut segments) = url.path_segments_mut() {
-                segments.pop_if_empty().extend(path.split('/'));
-            }
-            let mut request = self.client.get(url);
-            request = match (&self.settings.token, &self.settings.user) {
-                (Some(token), _) => request.bearer_auth(token),
-                (None, Some(user)) => request.basic_auth(user, self.settings.password.as_deref()),
-                (None, None) => request,
-            };
-            for (name, value) in &self.settings.headers {
-                request = request.header(name, value);
-            }
-            let answer = request.send().await.map_err(|e| SRCError::new("no answer", Some(e.to_string()), true))?;
-            match answer.status().as_u16() {
-                404 => continue,
-                200 => {
-                    let body: serde_json::Value =
-                        answer.json().await.map_err(|e| SRCError::new("no JSON", Some(e.to_string()), false))?;
-                    let level =
-                        body.get("compatibilityLevel").or_else(|| body.get("compatibility")).and_then(|level| level.as_str());
-                    return Ok(level.unwrap_or("NONE").to_string());
-                }
-                status => return Err(SRCError::new(&format!("status {status}"), None, status >= 500)),
-            }
-        }
-        Ok("NONE".to_string())
+    fn keep(&self, id: WriterId, schema: AvroSchema) -> Arc<AvroSchema> {
+        lock(&self.schemas).entry(id).or_insert_with(|| Arc::new(schema)).clone()
     }
-}
 
-impl Drop for HttpRegistry {
-    fn drop(&mut self) {
-        if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+    fn version(&self, subject: &str, version: &str) -> Result<Option<RegisteredSchema>> {
+        let what = match version {
+            "latest" => format!("subject \"{subject}\""),
+            number => format!("subject \"{subject}\" version {number}"),
+        };
+        match self.get(&what, &["subjects", subject, "versions", version]) {
+            Ok(answer) => self.known(subject, &what, &self.shaped(&what, answer)?).map(Some),
+            Err(Fault::Missing) => Ok(None),
+            Err(fault) => Err(self.error(&what, fault)),
+        }
+    }
+
+    fn look_up(&self, subject: &str, schema: &AvroSchema) -> Result<Option<RegisteredSchema>> {
+        let what = format!("looking up a schema under \"{subject}\"");
+        match self.post(&what, &["subjects", subject], schema) {
+            Ok(answer) => {
+                let answer: Answer = self.shaped(&what, answer)?;
+                let id = SchemaId(answer.id.ok_or_else(|| self.unexpected(&what, "it has no id"))?);
+                let schema = self.keep(id.into(), schema.clone());
+                Ok(Some(RegisteredSchema { subject: subject.to_string(), id, version: answer.version.unwrap_or(0), schema }))
+            }
+            Err(Fault::Missing) => Ok(None),
+            Err(fault) => Err(self.error(&what, fault)),
         }
     }
 }
 
 impl Registry for HttpRegistry {
-    fn schema(&self, id: SchemaId) -> Result<Option<Arc<AvroSchema>>> {
+    fn schema(&self, id: WriterId) -> Result<Option<Arc<AvroSchema>>> {
         if let Some(schema) = lock(&self.schemas).get(&id) {
             return Ok(Some(schema.clone()));
         }
         let what = format!("schema id {id}");
-        match self.call(&what, || calls::get_schema_by_id(id.0, &self.converter)) {
-            Ok(answer) => {
-                let schema = Arc::new(self.parse(&what, &answer)?);
-                lock(&self.schemas).insert(id, schema.clone());
-                Ok(Some(schema))
-            }
-            Err(Fault::Missing) => Ok(None),
-            Err(fault) => Err(self.error(&what, fault)),
+        let (kind, number) = match id {
+            WriterId::Number(id) => ("ids", id.to_string()),
+            WriterId::Guid(guid) => ("guids", guid.to_string()),
+        };
+        match (self.get(&what, &["schemas", kind, &number]), id) {
+            (Ok(answer), _) => Ok(Some(self.keep(id, self.parse(&what, &self.shaped(&what, answer)?)?))),
+            (Err(Fault::Missing), _) => Ok(None),
+            // The record may be good: it is the registry that can't tell.
+            (Err(Fault::NoSuchPath(error)), WriterId::Guid(_)) => Err(Error::new(Kind::Contract, error.message)
+                .hint("this registry does not look up GUIDs: update it, or have the producer write numeric schema ids")),
+            (Err(fault), _) => Err(self.error(&what, fault)),
         }
     }
 
     fn latest(&self, subject: &str) -> Result<Option<RegisteredSchema>> {
-        let what = format!("subject \"{subject}\"");
-        match self.call(&what, || calls::get_schema_by_subject_and_version(&self.converter, subject, None)) {
-            Ok(answer) => self.registered(subject, &answer).map(Some),
-            Err(Fault::Missing) => Ok(None),
-            Err(fault) => Err(self.error(&what, fault)),
-        }
+        self.version(subject, "latest")
     }
 
     fn versions(&self, subject: &str) -> Result<Vec<RegisteredSchema>> {
         let what = format!("subject \"{subject}\"");
-        let mut versions = match self.call(&what, || calls::get_all_versions(&self.converter, subject.to_string())) {
-            Ok(versions) => versions,
+        let mut versions: Vec<u32> = match self.get(&what, &["subjects", subject, "versions"]) {
+            Ok(answer) => self.shaped(&what, answer)?,
             Err(Fault::Missing) => return Ok(Vec::new()),
             Err(fault) => return Err(self.error(&what, fault)),
         };
         versions.sort_unstable();
         let mut found = Vec::with_capacity(versions.len());
         for version in versions {
-            let what = format!("subject \"{subject}\" version {version}");
-            match self.call(&what, || calls::get_schema_by_subject_and_version(&self.converter, subject, Some(version))) {
-                Ok(answer) => found.push(RegisteredSchema { version, ..self.registered(subject, &answer)? }),
-                // Deleted between the two calls.
-                Err(Fault::Missing) => {}
-                Err(fault) => return Err(self.error(&what, fault)),
-            }
+            // One may have been deleted between the two calls.
+            found.extend(self.version(subject, &version.to_string())?.map(|known| RegisteredSchema { version, ..known }));
         }
         Ok(found)
     }
 
     fn subjects(&self) -> Result<Vec<String>> {
-        let mut subjects =
-            self.call("subjects", || calls::get_all_subjects(&self.converter)).map_err(|fault| self.error("subjects", fault))?;
+        let answer = self.get("subjects", &["subjects"]).map_err(|fault| self.error("subjects", fault))?;
+        let mut subjects: Vec<String> = self.shaped("subjects", answer)?;
         subjects.sort_unstable();
         Ok(subjects)
     }
 
     fn compatibility(&self, subject: &str) -> Result<String> {
         let what = format!("the compatibility level of \"{subject}\"");
-        self.call(&what, || self.level(subject)).map_err(|fault| self.error(&what, fault))
+        let mut level = None;
+        for path in [&["config", subject][..], &["config"]] {
+            match self.get(&what, path) {
+                Ok(answer) => {
+                    let named = answer.get("compatibilityLevel").or_else(|| answer.get("compatibility"));
+                    level = named.and_then(Value::as_str).map(str::to_string);
+                }
+                Err(Fault::Missing) => {}
+                Err(fault) => return Err(self.error(&what, fault)),
+            }
+            if level.is_some() {
+                break;
+            }
+        }
+        Ok(level.unwrap_or_else(|| "NONE".to_string()))
     }
 
     fn check(&self, subject: &str, schema: &AvroSchema) -> Result<Option<Vec<String>>> {
         let what = format!("compatibility with subject \"{subject}\"");
-        let compatible = self.call(&what, || calls::is_compatible_schema(&self.converter, subject.to_string(), supplied(schema)));
-        let said = match compatible {
-            Ok(true) | Err(Fault::Missing) => return Ok(None),
-            Ok(false) => "the registry refuses it".to_string(),
+        let said = match self.post(&what, &["compatibility", "subjects", subject, "versions", "latest"], schema) {
+            Ok(answer) => match answer.get("is_compatible").and_then(Value::as_bool) {
+                Some(true) => return Ok(None),
+                Some(false) => "the registry refuses it".to_string(),
+                None => return Err(self.unexpected(&what, "it has no is_compatible")),
+            },
+            Err(Fault::Missing) => return Ok(None),
             Err(Fault::Refused(text)) => text,
             Err(fault) => return Err(self.error(&what, fault)),
         };
         // The registry decides; which fields differ is worked out here, since registries tell it in their own ways.
-        let level = Level::parse(&self.compatibility(subject)?).unwrap_or(Level::parse("BACKWARD")?);
+        let level = Level::parse(&self.compatibility(subject)?).unwrap_or(Level::Backward);
         let faults = compat::check(level, schema, &self.versions(subject)?);
         Ok(Some(if faults.is_empty() { vec![said] } else { faults }))
     }
 
+    fn find(&self, subject: &str, schema: &AvroSchema) -> Result<Option<RegisteredSchema>> {
+        let place = (subject.to_string(), schema.text.clone());
+        if let Some(known) = lock(&self.registered).get(&place) {
+            return Ok(Some(known.clone()));
+        }
+        let found = self.look_up(subject, schema)?;
+        if let Some(known) = &found {
+            lock(&self.registered).insert(place, known.clone());
+        }
+        Ok(found)
+    }
+
     /// A refusal of what is compatible is no verdict: another process registered at the same moment, and the next try finds its schema.
     fn register(&self, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema> {
+        if let Some(known) = self.find(subject, schema)? {
+            return Ok(known);
+        }
+        let known = self.add(subject, schema)?;
+        lock(&self.registered).insert((subject.to_string(), schema.text.clone()), known.clone());
+        Ok(known)
+    }
+}
+
+impl HttpRegistry {
+    fn add(&self, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema> {
         let what = format!("registering under \"{subject}\"");
         let mut tries = 1;
         loop {
-            match self.call(&what, || calls::post_schema(&self.converter, subject.to_string(), supplied(schema))) {
-                Ok(answer) => {
-                    let id = SchemaId(answer.id);
-                    let schema = lock(&self.schemas).entry(id).or_insert_with(|| Arc::new(schema.clone())).clone();
-                    return Ok(RegisteredSchema {
-                        subject: subject.to_string(),
-                        id,
-                        version: answer.version.unwrap_or(0),
-                        schema,
-                    });
-                }
+            match self.post(&what, &["subjects", subject, "versions"], schema) {
+                Ok(answer) => return self.added(&what, subject, schema, answer),
                 Err(Fault::Refused(text)) => match self.check(subject, schema)? {
                     None if tries < REGISTER_TRIES => {
                         tries += 1;
@@ -388,10 +328,18 @@ impl Registry for HttpRegistry {
             }
         }
     }
-}
 
-fn supplied(schema: &AvroSchema) -> SuppliedSchema {
-    SuppliedSchema::new(schema.full_name(), SchemaType::Avro, schema.text.clone())
+    fn added(&self, what: &str, subject: &str, schema: &AvroSchema, answer: Value) -> Result<RegisteredSchema> {
+        let answer: Answer = self.shaped(what, answer)?;
+        let id = SchemaId(answer.id.ok_or_else(|| self.unexpected(what, "it has no id"))?);
+        let version = match answer.version {
+            Some(version) => version,
+            // Most registries answer with the id alone.
+            None => self.look_up(subject, schema)?.map_or(0, |known| known.version),
+        };
+        let schema = self.keep(id.into(), schema.clone());
+        Ok(RegisteredSchema { subject: subject.to_string(), id, version, schema })
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

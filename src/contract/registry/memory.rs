@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::contract::compat::{self, Level};
-use crate::contract::{AvroSchema, RegisteredSchema, Registry, SchemaId};
+use crate::contract::{AvroSchema, Guid, RegisteredSchema, Registry, SchemaId, WriterId};
 use crate::error::{Error, Result};
 
 /// Clones share one registry. Ids count from 1; a schema has one id, whatever its subjects.
@@ -14,6 +14,7 @@ pub struct MemoryRegistry(Arc<Mutex<Inner>>);
 #[derive(Debug, Default)]
 struct Inner {
     schemas: BTreeMap<SchemaId, Arc<AvroSchema>>,
+    guids: BTreeMap<Guid, SchemaId>,
     subjects: BTreeMap<String, Vec<RegisteredSchema>>,
     levels: BTreeMap<String, String>,
     level: Option<String>,
@@ -33,6 +34,11 @@ impl MemoryRegistry {
             return Err(Error::contract(format!("schema id {id} is that of another schema (\"{name}\")")));
         }
         Ok(inner.add(subject, id, &schema))
+    }
+
+    /// Gives a schema a GUID; it has none by itself.
+    pub fn set_guid(&self, id: SchemaId, guid: Guid) {
+        self.inner().guids.insert(guid, id);
     }
 
     /// While it is away every call fails with an `Away` error.
@@ -88,8 +94,13 @@ impl Inner {
 }
 
 impl Registry for MemoryRegistry {
-    fn schema(&self, id: SchemaId) -> Result<Option<Arc<AvroSchema>>> {
-        Ok(self.asked()?.schemas.get(&id).cloned())
+    fn schema(&self, id: WriterId) -> Result<Option<Arc<AvroSchema>>> {
+        let inner = self.asked()?;
+        let id = match &id {
+            WriterId::Number(id) => Some(id),
+            WriterId::Guid(guid) => inner.guids.get(guid),
+        };
+        Ok(id.and_then(|id| inner.schemas.get(id)).cloned())
     }
 
     fn latest(&self, subject: &str) -> Result<Option<RegisteredSchema>> {
@@ -110,6 +121,12 @@ impl Registry for MemoryRegistry {
 
     fn check(&self, subject: &str, schema: &AvroSchema) -> Result<Option<Vec<String>>> {
         self.asked()?.faults(subject, schema)
+    }
+
+    fn find(&self, subject: &str, schema: &AvroSchema) -> Result<Option<RegisteredSchema>> {
+        let inner = self.asked()?;
+        let versions = inner.subjects.get(subject).map_or(&[][..], Vec::as_slice);
+        Ok(versions.iter().find(|version| version.schema.text == schema.text).cloned())
     }
 
     fn register(&self, subject: &str, schema: &AvroSchema) -> Result<RegisteredSchema> {

@@ -2,6 +2,7 @@
 
 mod http;
 mod memory;
+mod transport;
 
 pub use http::{HttpRegistry, RegistrySettings};
 pub use memory::MemoryRegistry;

@@ -10,6 +10,7 @@ mod fetch;
 mod native;
 mod producer;
 mod reader;
+mod security;
 mod settings;
 
 use std::collections::BTreeMap;
@@ -36,6 +37,12 @@ pub use settings::KafkaSettings;
 const GROUP_CLIENTS_MAX: usize = 8;
 /// How long the first answer of a cluster may take: a refusal comes in under five seconds.
 const ANSWER_TIMEOUT: Duration = Duration::from_millis(3_500);
+/// How often it is looked at whether the cluster refuses.
+const ANSWER_SLICE: Duration = Duration::from_millis(200);
+/// How long other brokers have to answer when one refuses.
+const REFUSAL_GRACE: Duration = Duration::from_millis(800);
+/// How long a connection that was closed may come back, or another broker answer.
+const CLOSED_GRACE: Duration = Duration::from_secs(3);
 /// How long a new topic may take until all its partitions have leaders.
 const CREATION_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -72,8 +79,40 @@ impl KafkaLog {
         let client = Client::consumer(configure(&settings.client(CONSUMER_DEFAULTS, CONSUMER_FIXED))?)?;
         let log =
             KafkaLog { inner: Arc::new(Inner { settings, client, admin: OnceLock::new(), groups: Mutex::new(BTreeMap::new()) }) };
-        log.cluster_id()?;
+        log.first_answer()?;
         Ok(log)
+    }
+
+    /// Waits until a broker answers. One that refuses the client would let it try for ever: that is said at once.
+    fn first_answer(&self) -> Result<()> {
+        let brokers = &self.settings().brokers;
+        let began = Instant::now();
+        while self.ask_cluster_id(ANSWER_SLICE).is_none() {
+            if let Some(refused) = self.inner.client.refused(brokers).filter(|_| began.elapsed() > REFUSAL_GRACE) {
+                return Err(refused);
+            }
+            if let Some(closed) = self.inner.client.closed(brokers).filter(|_| began.elapsed() > CLOSED_GRACE) {
+                return Err(closed);
+            }
+            if began.elapsed() >= ANSWER_TIMEOUT {
+                // Without an id, either the broker is too old to have one or nobody answered.
+                admin::names(&self.inner.client, ANSWER_TIMEOUT / 8)
+                    .map_err(|error| error.context(format!("kafka at {brokers}")))?;
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn ask_cluster_id(&self, wait: Duration) -> Option<String> {
+        let client = &self.inner.client;
+        // SAFETY: the client lives; the id is ours and freed after copying.
+        unsafe {
+            let id = rk::rd_kafka_clusterid(client.rk, millis(wait));
+            let copy = (!id.is_null()).then(|| owned(id));
+            rk::rd_kafka_mem_free(client.rk, id.cast());
+            copy
+        }
     }
 
     fn settings(&self) -> &KafkaSettings {
@@ -175,17 +214,10 @@ const CONSUMER_FIXED: &[(&str, &str)] = &[
 
 impl Log for KafkaLog {
     fn cluster_id(&self) -> Result<Option<String>> {
-        let client = &self.inner.client;
-        // SAFETY: the client lives; the id is ours and freed after copying.
-        let id = unsafe {
-            let id = rk::rd_kafka_clusterid(client.rk, millis(ANSWER_TIMEOUT));
-            let copy = (!id.is_null()).then(|| owned(id));
-            rk::rd_kafka_mem_free(client.rk, id.cast());
-            copy
-        };
+        let id = self.ask_cluster_id(ANSWER_TIMEOUT);
         if id.is_none() {
             // Without an id, either the broker is too old to have one or nobody answered.
-            admin::names(client, ANSWER_TIMEOUT / 8).map_err(|error| {
+            admin::names(&self.inner.client, ANSWER_TIMEOUT / 8).map_err(|error| {
                 let error = error.context(format!("kafka at {}", self.settings().brokers));
                 match error.hint {
                     Some(_) => error,

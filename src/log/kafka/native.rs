@@ -21,6 +21,7 @@ use crate::record::{Topic, TopicPartition};
 
 use super::consumer::Rebalances;
 use super::failure::Failure;
+use super::security;
 
 const TEXT: usize = 512;
 
@@ -35,6 +36,10 @@ pub(super) struct Shared {
     pub abandoned: AtomicBool,
     /// The last line that the client logged as an error: says more than the code of a call that timed out.
     last_error: Mutex<Option<String>>,
+    /// The last line that says that the broker does not take this client.
+    refused: Mutex<Option<String>>,
+    /// The last line that says that a broker closed the connection.
+    closed: Mutex<Option<String>>,
 }
 
 /// A configuration on its way to a client.
@@ -135,7 +140,8 @@ impl Client {
             rk::rd_kafka_new(kind, conf.0, text.as_mut_ptr(), text.len())
         };
         if rk.is_null() {
-            return Err(Error::config(format!("kafka client: {}", text_of(&text))));
+            return Err(Error::config(format!("kafka client: {}", text_of(&text)))
+                .hint("check the settings and files that it names under [kafka.properties]"));
         }
         conf.0 = ptr::null_mut();
         Ok(Client { rk, shared, consumer: kind == rk::rd_kafka_type_t::RD_KAFKA_CONSUMER })
@@ -147,6 +153,18 @@ impl Client {
 
     pub fn last_error(&self) -> Option<String> {
         self.shared.last_error.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Why the broker does not take this client, if it said so.
+    pub fn refused(&self, brokers: &str) -> Option<Error> {
+        let line = self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        security::refusal(&line).map(|refusal| refusal.error(brokers, &line))
+    }
+
+    /// That a broker took the connection and closed it.
+    pub fn closed(&self, brokers: &str) -> Option<Error> {
+        let line = self.shared.closed.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        Some(security::closed(brokers, &line))
     }
 
     /// What made the client unusable: the code behind `RD_KAFKA_RESP_ERR__FATAL`.
@@ -193,12 +211,21 @@ impl Handle {
 unsafe extern "C" fn on_log(rk: *const rk::rd_kafka_t, level: c_int, facility: *const c_char, line: *const c_char) {
     // SAFETY: both strings are NUL-terminated and live through the call.
     let (facility, line) = unsafe { (CStr::from_ptr(facility).to_string_lossy(), CStr::from_ptr(line).to_string_lossy()) };
+    // SAFETY: the opaque was set to a `Shared` that outlives the client.
+    let shared = (!rk.is_null()).then(|| unsafe { rk::rd_kafka_opaque(rk).cast::<Shared>().as_ref() }).flatten();
+    if let Some(shared) = shared
+        && line.contains("Disconnected: ")
+    {
+        *shared.closed.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_string());
+    }
     // That all brokers are down is less than why one is.
-    if level <= 3 && !rk.is_null() && !line.ends_with("brokers are down") {
-        // SAFETY: the opaque was set to a `Shared` that outlives the client.
-        let shared = unsafe { rk::rd_kafka_opaque(rk).cast::<Shared>().as_ref() };
-        if let Some(shared) = shared {
-            *shared.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_string());
+    if level <= 3
+        && !line.ends_with("brokers are down")
+        && let Some(shared) = shared
+    {
+        *shared.last_error.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_string());
+        if security::refusal(&line).is_some() {
+            *shared.refused.lock().unwrap_or_else(PoisonError::into_inner) = Some(line.to_string());
         }
     }
     match level {

@@ -1,6 +1,7 @@
 //! How to reach a cluster, and which of librdkafka's properties exactly-once owns.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use rdkafka::types::RDKafkaErrorCode;
 
@@ -9,12 +10,25 @@ use crate::error::{Error, Result, nearest};
 use super::native::Conf;
 
 /// A cluster and every librdkafka property that the user sets: security, buffers, timeouts.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct KafkaSettings {
     /// `host:port,...`.
     pub brokers: String,
     /// By librdkafka's names; those that exactly-once owns are refused.
     pub properties: BTreeMap<String, String>,
+}
+
+impl fmt::Debug for KafkaSettings {
+    /// Values may be secrets: names only.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<&String> = self.properties.keys().collect();
+        f.debug_struct("KafkaSettings").field("brokers", &self.brokers).field("properties", &names).finish()
+    }
+}
+
+/// Whether the value must not be shown.
+fn is_secret(name: &str) -> bool {
+    ["password", "secret", "key.pem", "jaas", "oauthbearer.config"].iter().any(|part| name.contains(part))
 }
 
 /// Properties that must not be set, with the reason.
@@ -66,6 +80,9 @@ impl KafkaSettings {
             }
             conf.set(name, value).map_err(|failure| match failure.code {
                 RDKafkaErrorCode::NoEnt => unknown(&conf, name),
+                _ if is_secret(name) => {
+                    Error::config(format!("kafka property \"{name}\" has a value that librdkafka does not take"))
+                }
                 _ => Error::config(format!("kafka property \"{name}\" = \"{value}\": {}", failure.text)),
             })?;
         }

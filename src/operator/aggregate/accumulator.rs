@@ -10,13 +10,15 @@ use arrow::datatypes::{DataType, Field};
 use super::{AggregateCall, AggregateSpec, Function};
 use crate::error::{Error, Result};
 use crate::operator::evaluate::broken;
+pub use crate::operator::state::state_column;
 use crate::record::Batch;
 
 use super::count::{Count, Distinct};
 use super::deviation::{Deviation, ExactDeviation};
 use super::extreme;
 use super::library::Library;
-use super::place::Place;
+use super::multiset::{DistinctOfBag, ExtremeOfBag};
+use super::place::{Place, PlaceOfBag};
 use super::sum::{SumDecimal, SumDouble, SumExact, SumInteger};
 
 /// The state of one aggregate call for all groups, by slot: columns, not objects.
@@ -37,13 +39,11 @@ pub trait Accumulator: Send {
 
     fn export(&self, slots: &[u32]) -> Result<Vec<ArrayRef>>;
 
+    /// Adds rows of state, which other rows of the same groups led to, to the given slots. A slot may come more than once.
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()>;
+
     /// Overwrites the given slots.
     fn import(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()>;
-
-    /// Whether a row can be taken out again.
-    fn retracts(&self) -> bool {
-        false
-    }
 
     /// Estimated memory in bytes.
     fn size(&self) -> usize;
@@ -130,7 +130,7 @@ pub fn accumulator(spec: &AggregateSpec, call: &AggregateCall) -> Result<Box<dyn
             if args.iter().any(|t| !crate::operator::canonical::supports(t)) {
                 return Err(refused("the type is not supported with DISTINCT"));
             }
-            Box::new(Distinct::new(output))
+            if spec.retracts { Box::new(DistinctOfBag::new(output)) } else { Box::new(Distinct::new(output)) }
         }
         Function::Count => Box::new(Count::new(output)),
         Function::Sum | Function::Avg => {
@@ -139,7 +139,7 @@ pub fn accumulator(spec: &AggregateSpec, call: &AggregateCall) -> Result<Box<dyn
                 t if t.is_integer() && (output.is_integer() || (mean && output.is_floating())) => {
                     Box::new(SumInteger::new(output, mean))
                 }
-                t if t.is_floating() && output.is_floating() => match spec.order_free {
+                t if t.is_floating() && output.is_floating() => match spec.exact() {
                     true => Box::new(SumExact::new(output, mean)),
                     false => Box::new(SumDouble::new(output, mean)),
                 },
@@ -151,7 +151,9 @@ pub fn accumulator(spec: &AggregateSpec, call: &AggregateCall) -> Result<Box<dyn
         }
         Function::Min | Function::Max | Function::BoolAnd | Function::BoolOr => {
             let greatest = matches!(call.function, Function::Max | Function::BoolOr);
-            extreme::accumulator(&args[0], output.clone(), greatest).ok_or_else(|| refused("the type is not supported"))?
+            let last_only = extreme::accumulator(&args[0], output.clone(), greatest);
+            let last_only = last_only.ok_or_else(|| refused("the type is not supported"))?;
+            if spec.retracts { Box::new(ExtremeOfBag::new(args[0].clone(), output, greatest)?) } else { last_only }
         }
         Function::StddevPop | Function::StddevSamp | Function::VarPop | Function::VarSamp => {
             if !args[0].is_numeric() || !output.is_floating() {
@@ -159,13 +161,21 @@ pub fn accumulator(spec: &AggregateSpec, call: &AggregateCall) -> Result<Box<dyn
             }
             let sample = matches!(call.function, Function::StddevSamp | Function::VarSamp);
             let root = matches!(call.function, Function::StddevPop | Function::StddevSamp);
-            match spec.order_free {
+            match spec.exact() {
                 true => Box::new(ExactDeviation::new(output, sample, root)),
                 false => Box::new(Deviation::new(output, sample, root)),
             }
         }
         Function::FirstValue | Function::LastValue => {
-            Box::new(Place::new(args[0].clone(), output, matches!(call.function, Function::LastValue)))
+            let last = matches!(call.function, Function::LastValue);
+            match spec.retracts {
+                true => Box::new(PlaceOfBag::new(args[0].clone(), output, last)?),
+                false => Box::new(Place::new(args[0].clone(), output, last, spec.exact())?),
+            }
+        }
+        Function::Other(_) if spec.retracts => {
+            return Err(refused("not supported over rows that are taken back")
+                .hint("aggregate a stream or a window's results, or use COUNT, SUM, AVG, MIN, MAX"));
         }
         Function::Other(expr) => Box::new(Library::new(expr.clone(), output)?),
     })
@@ -182,17 +192,6 @@ pub fn result(column: ArrayRef, output: &DataType) -> Result<ArrayRef> {
         return Ok(column);
     }
     cast(&column, output).map_err(|e| broken("an aggregate's result", e))
-}
-
-/// The state column `at` as an array of its type.
-///
-/// # Errors
-/// `Corrupt` when the column has another type.
-pub fn state_column<A: Array + 'static>(columns: &[ArrayRef], at: usize) -> Result<&A> {
-    columns[at]
-        .as_any()
-        .downcast_ref::<A>()
-        .ok_or_else(|| Error::corrupt(format!("a state column has type {}", columns[at].data_type())))
 }
 
 /// Collects values of the given slots.

@@ -15,6 +15,8 @@ pub struct Changes {
     /// Each row's place among the slots that were flushed.
     pub rows: Vec<u32>,
     pub weights: Vec<i8>,
+    /// Of an old row as it was emitted: a row is taken back with the position that it came with.
+    pub event_times: Vec<i64>,
     /// Result columns, without the groups'.
     pub columns: Vec<ArrayRef>,
 }
@@ -36,14 +38,20 @@ impl Aggregate {
         }
         let failed = failed_rows(new, slots.len());
         let same = self.comparators(new)?;
-        let (mut rows, mut weights, mut places) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut rows, mut weights, mut event_times, mut places) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let time_of = |(part, at): (usize, usize)| match part {
+            0 => self.slots.event_times[slots[at] as usize],
+            _ => self.before[part - 1].event_times[at],
+        };
         let mut failures = new.failures.iter().peekable();
         for (row, slot) in slots.iter().enumerate() {
             let alive = self.alive(*slot);
             let old = old_places.get(slot).copied();
             let mut now = (alive && !failed[row]).then_some((0, row));
             let mut before = old;
-            if let (Some((part, at)), Some(_)) = (old, now)
+            // An equal row of another time is told as well, or a row's time would depend on where commits fall.
+            if let (Some((part, at)), Some(place)) = (old, now)
+                && time_of((part, at)) == time_of(place)
                 && same[part - 1].iter().all(|compare| compare(at, row).is_eq())
             {
                 (before, now) = (None, None);
@@ -52,6 +60,7 @@ impl Aggregate {
                 if let Some(place) = place {
                     rows.push(row as u32);
                     weights.push(weight);
+                    event_times.push(time_of(place));
                     places.push(place);
                 }
             }
@@ -70,7 +79,7 @@ impl Aggregate {
             interleave(&parts, &places).map_err(|e| broken("changes", e))
         });
         let columns = if rows.is_empty() { Vec::new() } else { columns.collect::<Result<_>>()? };
-        Ok(Changes { rows, weights, columns })
+        Ok(Changes { rows, weights, event_times, columns })
     }
 
     /// Per part of `before` and column: compares an old value with a new one.

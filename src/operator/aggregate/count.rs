@@ -37,6 +37,12 @@ impl Accumulator for Count {
         Ok(())
     }
 
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let counts = state_column::<Int64Array>(columns, 0)?;
+        slots.iter().zip(counts.values()).for_each(|(slot, count)| self.counts[*slot as usize] += *count);
+        Ok(())
+    }
+
     fn evaluate(&self, slots: &[u32]) -> Result<Evaluated> {
         Ok(result(column(Int64Array::from(pick(&self.counts, slots))), &self.output)?.into())
     }
@@ -55,10 +61,6 @@ impl Accumulator for Count {
         Ok(())
     }
 
-    fn retracts(&self) -> bool {
-        true
-    }
-
     fn size(&self) -> usize {
         self.counts.capacity() * 8
     }
@@ -74,6 +76,14 @@ pub struct Distinct {
 impl Distinct {
     pub fn new(output: DataType) -> Distinct {
         Distinct { values: Vec::new(), bytes: 0, output }
+    }
+
+    fn insert(&mut self, slot: usize, value: &[u8]) {
+        let known = &mut self.values[slot];
+        if !known.contains(value) {
+            self.bytes += value.len();
+            known.insert(value.into());
+        }
     }
 }
 
@@ -95,12 +105,21 @@ impl Accumulator for Distinct {
         input.each(input.nulls().as_ref(), |row, slot, _| {
             value.clear();
             input.args.iter().for_each(|arg| canonical::encode(arg, row, &mut value));
-            let known = &mut self.values[slot];
-            if !known.contains(value.as_slice()) {
-                self.bytes += value.len();
-                known.insert(value.clone().into_boxed_slice());
-            }
+            self.insert(slot, &value);
         });
+        Ok(())
+    }
+
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let lists = state_column::<ListArray>(columns, 0)?;
+        for (row, slot) in slots.iter().enumerate() {
+            let values = lists.value(row);
+            let values = values.as_any().downcast_ref::<BinaryArray>();
+            let values = values.ok_or_else(|| Error::corrupt("a state of distinct values holds no bytes"))?;
+            for at in 0..values.len() {
+                self.insert(*slot as usize, values.value(at));
+            }
+        }
         Ok(())
     }
 
@@ -125,16 +144,8 @@ impl Accumulator for Distinct {
     }
 
     fn import(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
-        let lists = state_column::<ListArray>(columns, 0)?;
-        for (row, slot) in slots.iter().enumerate() {
-            self.reset(*slot);
-            let values = lists.value(row);
-            let values = values.as_any().downcast_ref::<BinaryArray>();
-            let values = values.ok_or_else(|| Error::corrupt("a state of distinct values holds no bytes"))?;
-            self.values[*slot as usize] = (0..values.len()).map(|at| values.value(at).into()).collect();
-            self.bytes += values.value_data().len();
-        }
-        Ok(())
+        slots.iter().for_each(|slot| self.reset(*slot));
+        self.merge(slots, columns)
     }
 
     fn size(&self) -> usize {

@@ -5,7 +5,7 @@ use arrow::datatypes::{DataType, Float64Type};
 
 use super::accumulator::{Accumulator, Evaluated, Input, column, counted, pick, result, state_column};
 use super::expansion::Expansion;
-use super::sum::{expansion_type, export_expansions, import_expansions};
+use super::sum::{expansion_type, export_expansions, import_expansions, merge_expansions};
 use crate::error::Result;
 
 /// What is read from count and sum of squared differences.
@@ -67,6 +67,26 @@ impl Accumulator for Deviation {
             self.means[slot] += before / self.counts[slot] as f64;
             self.squares[slot] += before * (numbers[row] - self.means[slot]);
         });
+        Ok(())
+    }
+
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let counts = state_column::<Int64Array>(columns, 0)?;
+        let means = state_column::<Float64Array>(columns, 1)?;
+        let squares = state_column::<Float64Array>(columns, 2)?;
+        for (row, slot) in slots.iter().enumerate() {
+            let (slot, count) = (*slot as usize, counts.value(row));
+            let total = self.counts[slot] + count;
+            if count == 0 {
+                continue;
+            }
+            // Chan, Golub, LeVeque (1979).
+            let apart = means.value(row) - self.means[slot];
+            let share = count as f64 / total as f64;
+            self.squares[slot] += squares.value(row) + apart * apart * share * self.counts[slot] as f64;
+            self.means[slot] += apart * share;
+            self.counts[slot] = total;
+        }
         Ok(())
     }
 
@@ -163,6 +183,14 @@ impl Accumulator for ExactDeviation {
         Ok(())
     }
 
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let counts = state_column::<Int64Array>(columns, 0)?;
+        slots.iter().zip(counts.values()).for_each(|(slot, count)| self.counts[*slot as usize] += *count);
+        merge_expansions(&mut self.sums, slots, columns, 1)?;
+        merge_expansions(&mut self.squares, slots, columns, 2)?;
+        Ok(())
+    }
+
     fn evaluate(&self, slots: &[u32]) -> Result<Evaluated> {
         self.reading.results(slots, &self.counts, |slot| self.differences(slot))
     }
@@ -181,10 +209,6 @@ impl Accumulator for ExactDeviation {
         slots.iter().zip(counts.values()).for_each(|(slot, count)| self.counts[*slot as usize] = *count);
         import_expansions(&mut self.sums, slots, columns, 1)?;
         import_expansions(&mut self.squares, slots, columns, 2)
-    }
-
-    fn retracts(&self) -> bool {
-        true
     }
 
     fn size(&self) -> usize {

@@ -34,6 +34,19 @@ impl Expansion {
         }
     }
 
+    /// Adds another sum.
+    pub fn merge(&mut self, other: Expansion) {
+        if *self == Expansion::default() {
+            *self = other;
+            return;
+        }
+        other.small.into_iter().for_each(|part| grow(&mut self.small, part));
+        other.large.into_iter().for_each(|part| grow(&mut self.large, part));
+        self.nans += other.nans;
+        self.infinities += other.infinities;
+        self.negative_infinities += other.negative_infinities;
+    }
+
     /// Adds the exact square of `number`.
     pub fn add_square(&mut self, number: f64, weight: i8) {
         let square = number * number;

@@ -65,6 +65,16 @@ impl<T: ArrowPrimitiveType> Extreme<T> {
         Extreme { values: Vec::new(), seen: Vec::new(), data_type, output, greatest }
     }
 
+    #[inline]
+    fn offer(&mut self, slot: usize, value: T::Native) {
+        let known = self.values[slot];
+        let better = if self.greatest { value.is_gt(known) } else { value.is_lt(known) };
+        if better || !self.seen[slot] {
+            self.values[slot] = value;
+            self.seen[slot] = true;
+        }
+    }
+
     fn column(&self, slots: &[u32]) -> ArrayRef {
         let seen = pick(&self.seen, slots).into();
         column(PrimitiveArray::<T>::new(pick(&self.values, slots).into(), Some(seen)).with_data_type(self.data_type.clone()))
@@ -84,15 +94,16 @@ impl<T: ArrowPrimitiveType> Accumulator for Extreme<T> {
     fn update(&mut self, input: &Input) -> Result<()> {
         let arg = one_nan(input.arg(&self.data_type)?);
         let arg = arg.as_primitive::<T>();
-        let (numbers, values, seen, greatest) = (arg.values(), &mut self.values, &mut self.seen, self.greatest);
-        input.each(arg.nulls(), |row, slot, _| {
-            let value = numbers[row];
-            let better = if greatest { value.is_gt(values[slot]) } else { value.is_lt(values[slot]) };
-            if better || !seen[slot] {
-                values[slot] = value;
-                seen[slot] = true;
-            }
-        });
+        let numbers = arg.values();
+        input.each(arg.nulls(), |row, slot, _| self.offer(slot, numbers[row]));
+        Ok(())
+    }
+
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let values = state_column::<PrimitiveArray<T>>(columns, 0)?;
+        for (row, slot) in slots.iter().enumerate().filter(|(row, _)| values.is_valid(*row)) {
+            self.offer(*slot as usize, values.value(row));
+        }
         Ok(())
     }
 
@@ -123,7 +134,7 @@ impl<T: ArrowPrimitiveType> Accumulator for Extreme<T> {
 }
 
 /// One NaN, above all: machines differ in the sign of the NaN that they make.
-fn one_nan(arg: ArrayRef) -> ArrayRef {
+pub fn one_nan(arg: ArrayRef) -> ArrayRef {
     match arg.data_type() {
         DataType::Float64 => {
             column(arg.as_primitive::<Float64Type>().unary::<_, Float64Type>(|v| if v.is_nan() { f64::NAN } else { v }))
@@ -152,6 +163,13 @@ impl ExtremeBytes {
         slots.iter().map(|slot| self.seen[*slot as usize].then_some(self.values[*slot as usize].as_slice())).collect()
     }
 
+    fn offer(&mut self, slot: usize, value: &[u8]) {
+        let held = self.values[slot].as_slice();
+        if !self.seen[slot] || if self.greatest { value > held } else { value < held } {
+            self.set(slot, value);
+        }
+    }
+
     fn set(&mut self, slot: usize, value: &[u8]) {
         self.values[slot].clear();
         self.values[slot].extend_from_slice(value);
@@ -177,13 +195,15 @@ impl Accumulator for ExtremeBytes {
             _ => cast(&input.args[0], &DataType::Binary).map_err(|e| broken("an aggregate's argument", e))?,
         };
         let arg = arg.as_binary::<i32>();
-        input.each(arg.nulls(), |row, slot, _| {
-            let value = arg.value(row);
-            let held = self.values[slot].as_slice();
-            if !self.seen[slot] || if self.greatest { value > held } else { value < held } {
-                self.set(slot, value);
-            }
-        });
+        input.each(arg.nulls(), |row, slot, _| self.offer(slot, arg.value(row)));
+        Ok(())
+    }
+
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let values = state_column::<BinaryArray>(columns, 0)?;
+        for (row, slot) in slots.iter().enumerate().filter(|(row, _)| values.is_valid(*row)) {
+            self.offer(*slot as usize, values.value(row));
+        }
         Ok(())
     }
 

@@ -119,6 +119,19 @@ impl Accumulator for Library {
         columns.collect()
     }
 
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        for (row, slot) in slots.iter().enumerate() {
+            let mut group = self.groups[*slot as usize].borrow_mut();
+            let single = match &mut *group {
+                Some(single) => single,
+                none => none.insert(self.expr.create_accumulator().map_err(|e| self.failed(e))?),
+            };
+            let state: Vec<ArrayRef> = columns.iter().map(|column| column.slice(row, 1)).collect();
+            single.merge_batch(&state).map_err(|e| self.failed(e))?;
+        }
+        Ok(())
+    }
+
     fn import(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
         for (row, slot) in slots.iter().enumerate() {
             let mut single = self.expr.create_accumulator().map_err(|e| self.failed(e))?;

@@ -7,12 +7,16 @@
 //! committed).
 
 mod accumulator;
+mod bag;
 mod change;
 mod count;
 mod deviation;
+mod emit;
 mod expansion;
 mod extreme;
 mod library;
+mod multiset;
+mod partial;
 mod place;
 mod slots;
 mod state;
@@ -20,21 +24,22 @@ mod sum;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, Int64Array, RecordBatch, TimestampMillisecondArray, UInt32Array};
-use arrow::compute::{filter, filter_record_batch, take};
+use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, Int64Array, RecordBatch, UInt32Array};
+use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{FieldRef, SchemaRef};
 use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
 use self::accumulator::{Accumulator, Input, accumulator};
+use self::emit::derived;
 use self::slots::Slots;
 use self::state::State;
-use super::evaluate::{broken, evaluate, evaluate_predicate, isolate, micros, record_batch, reject, row_json};
+use super::evaluate::{broken, evaluate, evaluate_predicate, isolate, micros, reject};
 use super::key::KeyShape;
-use super::{Late, Operator, Output, Withdrawn};
+use super::{Late, Operator, Output};
 use crate::error::{BadClass, Error, Result};
-use crate::record::{Batch, Offset, Partition, Timestamp};
+use crate::record::{Batch, Offset, Timestamp};
 use crate::store::Store;
 use crate::watermark::Watermark;
 
@@ -52,9 +57,30 @@ pub struct AggregateSpec {
     /// The columns of the output after the groups.
     pub calls: Vec<AggregateCall>,
     pub schema: SchemaRef,
-    /// Rows of one group may come from several source partitions (a union, a shuffle) or be retracted: sums of doubles then use
-    /// an exact accumulator.
+    /// Rows of one group may come from several source partitions (a union, a shuffle): sums of doubles then use an exact accumulator.
     pub order_free: bool,
+    /// Rows may be taken back (a table, the changes of another aggregate): MIN, MAX, FIRST_VALUE, LAST_VALUE and COUNT DISTINCT then
+    /// keep all values with their counts, and a group whose last row is taken back disappears.
+    pub retracts: bool,
+    /// Half of an aggregate that is split by a shuffle: all else in the spec, `input` and `schema` included, is that of the whole.
+    pub phase: Phase,
+}
+
+/// Which part of an aggregate runs here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Complete,
+    /// Before a shuffle: takes `input`, emits [`AggregateSpec::partial_schema`] when its edge closes a window.
+    Local,
+    /// Behind a shuffle: takes [`AggregateSpec::partial_schema`], emits `schema`.
+    Global,
+}
+
+impl AggregateSpec {
+    /// Whether results may not depend on the order of arrival.
+    fn exact(&self) -> bool {
+        self.order_free || self.retracts || self.phase != Phase::Complete
+    }
 }
 
 /// Where the window of a row stands in the aggregate's input.
@@ -138,6 +164,8 @@ pub struct Aggregate {
     keys: Vec<Arc<dyn PhysicalExpr>>,
     shape: KeyShape,
     accumulators: Vec<Box<dyn Accumulator>>,
+    /// Of the rows between two halves.
+    partial: SchemaRef,
     slots: Slots,
     /// Results at the last flush of the groups touched since, in parts (updating aggregates only).
     before: Vec<Before>,
@@ -147,6 +175,7 @@ pub struct Aggregate {
 /// Results of groups before they were touched.
 struct Before {
     slots: Vec<u32>,
+    event_times: Vec<i64>,
     rows: Results,
 }
 
@@ -170,10 +199,12 @@ impl Aggregate {
         if spec.window.is_none() && keys.len() < spec.groups.len() {
             return Err(Error::failed("a window column in GROUP BY, but no window"));
         }
+        Aggregate::refuse_phase(&spec)?;
         let shape = KeyShape::new(types.clone()).map_err(|e| e.context("GROUP BY"))?;
         let accumulators = spec.calls.iter().map(|call| accumulator(&spec, call)).collect::<Result<Vec<_>>>()?;
         let state = State::new(&spec, &types, &accumulators);
-        Ok(Aggregate { spec, keys, shape, accumulators, slots: Slots::default(), before: Vec::new(), state })
+        let partial = spec.partial_schema()?;
+        Ok(Aggregate { spec, keys, shape, accumulators, partial, slots: Slots::default(), before: Vec::new(), state })
     }
 
     /// Groups with a window still open: what a bounded run leaves unemitted.
@@ -183,7 +214,7 @@ impl Aggregate {
 }
 
 impl Group {
-    fn expression(&self) -> Option<&Arc<dyn PhysicalExpr>> {
+    pub fn expression(&self) -> Option<&Arc<dyn PhysicalExpr>> {
         match self {
             Group::Expression(expr) => Some(expr),
             _ => None,
@@ -193,6 +224,9 @@ impl Group {
 
 impl Operator for Aggregate {
     fn push(&mut self, _port: usize, batch: Batch, out: &mut Output) -> Result<()> {
+        if self.spec.phase == Phase::Global {
+            return self.merge(&batch);
+        }
         let Some((batch, ends)) = self.accepted(batch, out)? else { return Ok(()) };
         let found = isolate(&batch.rows, |rows: &RecordBatch| self.evaluate(rows))?;
         let (batch, ends) = match &found.keep {
@@ -219,7 +253,10 @@ impl Operator for Aggregate {
         if edge > self.slots.edge {
             let closing = self.slots.closing(edge);
             for part in closing.chunks(EMITTED_ROWS) {
-                self.emit(part, out)?;
+                match self.spec.phase {
+                    Phase::Local => self.emit_partial(part, out)?,
+                    Phase::Complete | Phase::Global => self.emit(part, out)?,
+                }
             }
             self.slots.close(edge);
         }
@@ -245,11 +282,11 @@ impl Operator for Aggregate {
         if changes.is_empty() {
             return Ok(());
         }
-        let event_times = changes.rows.iter().map(|row| self.slots.event_times[slots[*row as usize] as usize]);
-        let event_times = Int64Array::from_iter_values(event_times);
+        let event_times = Int64Array::from(changes.event_times);
         let keys = taken(&keys, &UInt32Array::from(changes.rows))?;
         let columns = self.output_columns(keys, changes.columns, &[])?;
-        out.batches.push(self.derived(columns, event_times, Some(Int8Array::from(changes.weights)))?);
+        let schema = &self.spec.schema;
+        out.batches.push(derived(schema, columns, event_times, Some(Int8Array::from(changes.weights)))?);
         Ok(())
     }
 
@@ -331,8 +368,36 @@ impl Aggregate {
 
     fn update(&mut self, batch: &Batch, ends: Option<&[i64]>, evaluated: &EvaluatedRows) -> Result<()> {
         self.refuse_retractions(batch)?;
-        let keys = self.shape.encode(&evaluated.keys)?;
-        let touched = self.slots.intern(&self.shape, &keys, ends, batch.num_rows());
+        let slots = self.touch(&evaluated.keys, ends, batch.num_rows())?;
+        for (row, slot) in slots.iter().map(|slot| *slot as usize).enumerate() {
+            let time = &mut self.slots.event_times[slot];
+            *time = (*time).max(batch.event_times.value(row));
+            if self.spec.retracts {
+                let rows = &mut self.slots.rows[slot];
+                *rows += i64::from(batch.weight(row));
+                // A group that comes again is a new one, wherever the commits fall.
+                if *rows == 0 {
+                    *time = i64::MIN;
+                }
+            }
+        }
+        for (accumulator, call) in self.accumulators.iter_mut().zip(&evaluated.calls) {
+            match &call.filter {
+                None => accumulator.update(&Input { slots: &slots, args: &call.args, batch })?,
+                Some(keep) => {
+                    let slots: Vec<u32> = keep.values().set_indices().map(|row| slots[row]).collect();
+                    let batch = batch.filter(keep).map_err(|e| broken("filter", e))?;
+                    accumulator.update(&Input { slots: &slots, args: &call.args, batch: &batch })?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Finds or makes the slot of every row; saves what a failed commit and the next flush need of them.
+    fn touch(&mut self, keys: &[ArrayRef], ends: Option<&[i64]>, rows: usize) -> Result<Vec<u32>> {
+        let keys = self.shape.encode(keys)?;
+        let touched = self.slots.intern(&self.shape, &keys, ends, rows);
         for accumulator in &mut self.accumulators {
             accumulator.grow(self.slots.capacity());
             touched.created.iter().for_each(|slot| accumulator.reset(*slot));
@@ -342,137 +407,18 @@ impl Aggregate {
         let before: Vec<u32> = touched.first_since_flush.iter().copied().filter(|slot| self.alive(*slot)).collect();
         if !before.is_empty() {
             let rows = self.results(&before)?;
-            self.before.push(Before { slots: before, rows });
+            let event_times = before.iter().map(|slot| self.slots.event_times[*slot as usize]).collect();
+            self.before.push(Before { slots: before, event_times, rows });
         }
-
-        let event_times = &mut self.slots.event_times;
-        for (slot, time) in touched.slots.iter().zip(batch.event_times.values()) {
-            let known = &mut event_times[*slot as usize];
-            *known = (*known).max(*time);
-        }
-        if self.spec.order_free {
-            for (row, slot) in touched.slots.iter().enumerate() {
-                self.slots.rows[*slot as usize] += i64::from(batch.weight(row));
-            }
-        }
-        for (accumulator, call) in self.accumulators.iter_mut().zip(&evaluated.calls) {
-            match &call.filter {
-                None => accumulator.update(&Input { slots: &touched.slots, args: &call.args, batch })?,
-                Some(keep) => {
-                    let slots: Vec<u32> = keep.values().set_indices().map(|row| touched.slots[row]).collect();
-                    let batch = batch.filter(keep).map_err(|e| broken("filter", e))?;
-                    accumulator.update(&Input { slots: &slots, args: &call.args, batch: &batch })?;
-                }
-            }
-        }
-        Ok(())
+        Ok(touched.slots)
     }
 
     fn refuse_retractions(&self, batch: &Batch) -> Result<()> {
-        if !batch.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|w| *w < 0)) {
-            return Ok(());
-        }
-        if !self.spec.order_free {
+        let retracts = batch.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|w| *w < 0));
+        if retracts && !self.spec.retracts {
             return Err(Error::failed("rows are retracted from an aggregate that was planned without retractions"));
         }
-        match self.accumulators.iter().zip(&self.spec.calls).find(|(accumulator, _)| !accumulator.retracts()) {
-            Some((_, call)) => {
-                Err(Error::config(format!("{} over rows that are retracted is not supported", call.function.name()))
-                    .hint("aggregate a stream, or use COUNT, SUM or AVG"))
-            }
-            None => Ok(()),
-        }
-    }
-
-    /// Results of the given slots, without the groups' columns.
-    fn results(&self, slots: &[u32]) -> Result<Results> {
-        let mut failures = Vec::new();
-        let mut columns = Vec::with_capacity(self.accumulators.len());
-        for (call, accumulator) in self.accumulators.iter().enumerate() {
-            let evaluated = accumulator.evaluate(slots)?;
-            failures.extend(evaluated.failures.into_iter().map(|(row, what)| (row, call, what)));
-            columns.push(evaluated.column);
-        }
-        failures.sort_unstable_by_key(|(row, call, _)| (*row, *call));
-        Ok(Results { columns, failures })
-    }
-
-    /// Emits the results of slots whose window is over, in the order given.
-    fn emit(&self, slots: &[u32], out: &mut Output) -> Result<()> {
-        let mut slots: Vec<u32> = slots.iter().copied().filter(|slot| self.alive(*slot)).collect();
-        let mut results = self.results(&slots)?;
-        let mut keys = self.key_columns(&slots)?;
-        if !results.failures.is_empty() {
-            let mut keep = vec![true; slots.len()];
-            for (row, call, what) in &results.failures {
-                // One report per group, whatever the number of its results that failed.
-                if std::mem::replace(&mut keep[*row], false) {
-                    out.withdrawn.push(self.withdrawn(&keys, &slots, *row, *call, what)?);
-                }
-            }
-            let mut kept = keep.iter();
-            slots.retain(|_| *kept.next().expect("as many slots as rows"));
-            let keep = BooleanArray::from(keep);
-            for column in keys.iter_mut().chain(&mut results.columns) {
-                *column = filter(column, &keep).map_err(|e| broken("filter", e))?;
-            }
-        }
-        if slots.is_empty() {
-            return Ok(());
-        }
-        let ends: Vec<i64> = slots.iter().map(|slot| self.slots.ends[*slot as usize]).collect();
-        let event_times = ends.iter().map(|end| end - 1000).collect::<Vec<_>>().into();
-        let columns = self.output_columns(keys, results.columns, &ends)?;
-        out.batches.push(self.derived(columns, event_times, None)?);
         Ok(())
-    }
-
-    fn withdrawn(&self, keys: &[ArrayRef], slots: &[u32], row: usize, call: usize, what: &str) -> Result<Withdrawn> {
-        let keys: Vec<ArrayRef> = keys.iter().map(|key| key.slice(row, 1)).collect();
-        let ends = [self.slots.ends[slots[row] as usize]];
-        let columns = self.output_columns(keys, Vec::new(), &ends)?;
-        let groups: Vec<usize> = (0..columns.len()).collect();
-        let schema = self.spec.schema.project(&groups).map_err(|e| broken("the groups of a result", e))?;
-        let rows = record_batch(&Arc::new(schema), columns, 1).map_err(|e| broken("the groups of a result", e))?;
-        let message = format!("\"{}\": {what}", self.spec.calls[call].output.name());
-        Ok(Withdrawn { key: row_json(&rows, 0), message })
-    }
-
-    /// Group columns, windows among them, then results.
-    fn output_columns(&self, keys: Vec<ArrayRef>, results: Vec<ArrayRef>, ends: &[i64]) -> Result<Vec<ArrayRef>> {
-        let size = self.spec.window.as_ref().map_or(0, |window| window.size_micros);
-        let mut keys = keys.into_iter();
-        let mut columns = Vec::with_capacity(self.spec.groups.len() + results.len());
-        for (at, group) in self.spec.groups.iter().enumerate() {
-            let shift = match group {
-                Group::WindowStart => -size,
-                Group::WindowEnd => 0,
-                Group::WindowTime => -1000,
-                Group::Expression(_) => {
-                    columns.push(keys.next().expect("one key column per expression"));
-                    continue;
-                }
-            };
-            let millis = TimestampMillisecondArray::from_iter_values(ends.iter().map(|end| (end + shift).div_euclid(1000)));
-            columns.push(accumulator::result(Arc::new(millis), self.spec.schema.field(at).data_type())?);
-        }
-        columns.extend(results);
-        Ok(columns)
-    }
-
-    fn derived(&self, columns: Vec<ArrayRef>, event_times: Int64Array, weights: Option<Int8Array>) -> Result<Batch> {
-        let count = event_times.len();
-        let rows = record_batch(&self.spec.schema, columns, count).map_err(|e| broken("the result of an aggregate", e))?;
-        Ok(Batch {
-            rows,
-            source: 0,
-            partition: Partition(0),
-            offsets: Int64Array::from_value(0, count),
-            event_times,
-            row_watermarks: Int64Array::from_value(Watermark::MIN.0, count),
-            weights,
-            derived: true,
-        })
     }
 }
 

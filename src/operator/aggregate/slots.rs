@@ -16,7 +16,7 @@ pub struct Slots {
     pub windows: BTreeMap<i64, Window>,
     /// Closed since the last `keep`.
     closed: Vec<(i64, Window)>,
-    /// By slot: its window's end, its key's number there, its last event time, its rows by weight (kept only for `order_free`).
+    /// By slot: its window's end, its key's number there, its last event time, its rows by weight (kept only where rows can be retracted).
     pub ends: Vec<i64>,
     pub numbers: Vec<u32>,
     pub event_times: Vec<i64>,
@@ -185,12 +185,13 @@ impl Slots {
         self.unflushed.take()
     }
 
-    /// The commit succeeded, or everything in memory was restored.
-    pub fn keep(&mut self) {
+    /// The commit succeeded, or everything in memory was restored. Returns the slots that it had touched.
+    pub fn keep(&mut self) -> Vec<u32> {
         // Only windows that were touched can have grown.
         let mut last = None;
-        for slot in self.touched.take() {
-            let end = self.ends[slot as usize];
+        let touched = self.touched.take();
+        for slot in &touched {
+            let end = self.ends[*slot as usize];
             if last.replace(end) != Some(end)
                 && let Some(window) = self.windows.get_mut(&end)
             {
@@ -201,6 +202,31 @@ impl Slots {
             self.free.extend(window.slots);
         }
         self.kept_edge = self.edge;
+        touched
+    }
+
+    /// Without windows: forgets the groups without a row once they are most. Returns the numbers that the others had, in order. Only
+    /// right after `keep`, and while nothing is unflushed.
+    pub fn forget(&mut self) -> Option<Vec<u32>> {
+        let window = self.windows.get_mut(&NO_WINDOW)?;
+        if window.slots.len() < 1024 || !self.unflushed.list.is_empty() {
+            return None;
+        }
+        let present = |number: &u32| self.rows[window.slots[*number as usize] as usize] != 0;
+        let numbers: Vec<u32> = (0..window.slots.len() as u32).filter(present).collect();
+        if numbers.len() * 2 > window.slots.len() {
+            return None;
+        }
+        window.keys = window.keys.subset(&numbers);
+        let slots: Vec<u32> = numbers.iter().map(|number| window.slots[*number as usize]).collect();
+        let gone = window.slots.iter().filter(|slot| self.rows[**slot as usize] == 0);
+        self.free.extend(gone);
+        for (number, slot) in slots.iter().enumerate() {
+            self.numbers[*slot as usize] = number as u32;
+        }
+        (window.kept, window.flushed) = (slots.len(), slots.len());
+        window.slots = slots;
+        Some(numbers)
     }
 
     /// The commit failed: windows are as they were at the last `keep`; the caller brings back the contents of slots.

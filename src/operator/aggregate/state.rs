@@ -9,9 +9,10 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use super::accumulator::{Accumulator, state_column, state_field};
 use super::slots::Slots;
 use super::{Aggregate, AggregateSpec};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::operator::canonical::key_groups;
 use crate::operator::evaluate::{broken, record_batch};
+use crate::operator::state::check_schema;
 use crate::store::{Slice, Store};
 use crate::watermark::Watermark;
 
@@ -46,7 +47,7 @@ impl State {
         fields.push(Field::new("_key_group", DataType::UInt8, false));
         fields.push(Field::new("_event_time", DataType::Int64, false));
         fields.push(Field::new("_deleted", DataType::Boolean, false));
-        if spec.order_free {
+        if spec.retracts {
             fields.push(Field::new("_rows", DataType::Int64, false));
         }
         for (call, accumulator) in accumulators.iter().enumerate() {
@@ -77,7 +78,7 @@ impl Store for Aggregate {
             let from = number.min(window.slots.len());
             let more = rows.max(1) - slots.len();
             let to = window.slots.len().min(from + more);
-            slots.extend(window.slots[from..to].iter().filter(|slot| self.alive(**slot)));
+            slots.extend(window.slots[from..to].iter().filter(|slot| self.present(**slot)));
             number = to;
             if slots.len() >= rows.max(1) || to - from == more {
                 break;
@@ -91,14 +92,7 @@ impl Store for Aggregate {
     }
 
     fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
-        if rows.schema_ref().fields() != self.state.schema.fields() {
-            return Err(Error::corrupt(format!(
-                "the state has columns {}, its changelog {}",
-                names(&self.state.schema),
-                names(rows.schema_ref())
-            ))
-            .hint("the state was written by another version of the pipeline: reset it"));
-        }
+        check_schema(&self.state.schema, rows)?;
         let columns = rows.columns();
         let keys = self.shape.encode(&columns[..self.keys.len()])?;
         let mut at = self.keys.len();
@@ -117,7 +111,7 @@ impl Store for Aggregate {
         for (slot, time) in slots.iter().zip(event_times.values()) {
             self.slots.event_times[*slot as usize] = *time;
         }
-        if self.spec.order_free {
+        if self.spec.retracts {
             let weights = state_column::<Int64Array>(columns, at)?;
             for (row, slot) in slots.iter().enumerate() {
                 self.slots.rows[*slot as usize] = if deleted.value(row) { 0 } else { weights.value(row) };
@@ -144,8 +138,9 @@ impl Store for Aggregate {
 
     fn keep(&mut self) {
         self.state.undo.clear();
+        let touched = self.slots.keep();
+        self.forget(&touched);
         self.state.kept_cursor = self.state.cursor;
-        self.slots.keep();
     }
 
     fn undo(&mut self) {
@@ -175,15 +170,15 @@ impl Store for Aggregate {
 
     fn image(&self, rows: usize) -> Result<Vec<RecordBatch>> {
         let slots: Vec<u32> = self.slots.windows.values().flat_map(|window| window.slots.iter().copied()).collect();
-        let slots: Vec<u32> = slots.into_iter().filter(|slot| self.alive(*slot)).collect();
+        let slots: Vec<u32> = slots.into_iter().filter(|slot| self.present(*slot)).collect();
         slots.chunks(rows.max(1)).map(|part| self.export(part)).collect()
     }
 
     fn len(&self) -> usize {
         let windows = self.slots.windows.values();
-        match self.spec.order_free {
+        match self.spec.retracts {
             false => windows.map(|window| window.slots.len()).sum(),
-            true => windows.map(|window| window.slots.iter().filter(|slot| self.alive(**slot)).count()).sum(),
+            true => windows.map(|window| window.slots.iter().filter(|slot| self.present(**slot)).count()).sum(),
         }
     }
 
@@ -193,9 +188,27 @@ impl Store for Aggregate {
 }
 
 impl Aggregate {
-    /// Groups whose rows were all retracted are gone.
+    /// Whether the group has a result.
     pub(super) fn alive(&self, slot: u32) -> bool {
-        !self.spec.order_free || self.slots.rows[slot as usize] > 0
+        !self.spec.retracts || self.slots.rows[slot as usize] > 0
+    }
+
+    /// Whether the group has state: it is gone when its rows were all retracted.
+    pub(super) fn present(&self, slot: u32) -> bool {
+        !self.spec.retracts || self.slots.rows[slot as usize] != 0
+    }
+
+    /// Empties the groups among `touched` that are gone, and forgets such groups once they are most.
+    fn forget(&mut self, touched: &[u32]) {
+        if !self.spec.retracts || self.spec.window.is_some() {
+            return;
+        }
+        for slot in touched.iter().filter(|slot| self.slots.rows[**slot as usize] == 0) {
+            self.accumulators.iter_mut().for_each(|accumulator| accumulator.reset(*slot));
+        }
+        if let Some(numbers) = self.slots.forget() {
+            self.state.cursor.1 = numbers.partition_point(|number| (*number as usize) < self.state.cursor.1);
+        }
     }
 
     /// Saves the contents of slots before they are touched.
@@ -245,8 +258,8 @@ impl Aggregate {
         }
         columns.push(Arc::new(UInt8Array::from(groups)));
         columns.push(by_slot(&self.slots.event_times));
-        columns.push(Arc::new(slots.iter().map(|slot| Some(!self.alive(*slot))).collect::<BooleanArray>()));
-        if self.spec.order_free {
+        columns.push(Arc::new(slots.iter().map(|slot| Some(!self.present(*slot))).collect::<BooleanArray>()));
+        if self.spec.retracts {
             columns.push(by_slot(&self.slots.rows));
         }
         for accumulator in &self.accumulators {
@@ -254,8 +267,4 @@ impl Aggregate {
         }
         record_batch(&self.state.schema, columns, slots.len()).map_err(|e| broken("rows of state", e))
     }
-}
-
-fn names(schema: &Schema) -> String {
-    schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type())).collect::<Vec<_>>().join(", ")
 }

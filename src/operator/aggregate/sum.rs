@@ -57,6 +57,16 @@ impl Accumulator for SumInteger {
         Ok(())
     }
 
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let sums = state_column::<Decimal128Array>(columns, 0)?;
+        let counts = state_column::<Int64Array>(columns, 1)?;
+        for (row, slot) in slots.iter().enumerate() {
+            self.sums[*slot as usize] += sums.value(row);
+            self.counts[*slot as usize] += counts.value(row);
+        }
+        Ok(())
+    }
+
     fn evaluate(&self, slots: &[u32]) -> Result<Evaluated> {
         let nulls = counted(&self.counts, slots, 1);
         if self.mean && self.output.is_floating() {
@@ -104,10 +114,6 @@ impl Accumulator for SumInteger {
             self.counts[*slot as usize] = counts.value(row);
         }
         Ok(())
-    }
-
-    fn retracts(&self) -> bool {
-        true
     }
 
     fn size(&self) -> usize {
@@ -202,6 +208,17 @@ impl Accumulator for SumDecimal {
         Ok(())
     }
 
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let sums = state_column::<Decimal256Array>(columns, 0)?;
+        let counts = state_column::<Int64Array>(columns, 1)?;
+        for (row, slot) in slots.iter().enumerate() {
+            let sum = &mut self.sums[*slot as usize];
+            *sum = sum.wrapping_add(sums.value(row));
+            self.counts[*slot as usize] += counts.value(row);
+        }
+        Ok(())
+    }
+
     fn evaluate(&self, slots: &[u32]) -> Result<Evaluated> {
         let mut failures = Vec::new();
         let values = slots.iter().enumerate().map(|(at, slot)| {
@@ -244,10 +261,6 @@ impl Accumulator for SumDecimal {
         Ok(())
     }
 
-    fn retracts(&self) -> bool {
-        true
-    }
-
     fn size(&self) -> usize {
         self.sums.capacity() * 32 + self.counts.capacity() * 8
     }
@@ -286,6 +299,16 @@ impl Accumulator for SumDouble {
             sums[slot] += numbers[row];
             counts[slot] += 1;
         });
+        Ok(())
+    }
+
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        let sums = state_column::<Float64Array>(columns, 0)?;
+        let counts = state_column::<Int64Array>(columns, 1)?;
+        for (row, slot) in slots.iter().enumerate() {
+            self.sums[*slot as usize] += sums.value(row);
+            self.counts[*slot as usize] += counts.value(row);
+        }
         Ok(())
     }
 
@@ -360,6 +383,13 @@ impl Accumulator for SumExact {
         Ok(())
     }
 
+    fn merge(&mut self, slots: &[u32], columns: &[ArrayRef]) -> Result<()> {
+        merge_expansions(&mut self.sums, slots, columns, 0)?;
+        let counts = state_column::<Int64Array>(columns, 1)?;
+        slots.iter().zip(counts.values()).for_each(|(slot, count)| self.counts[*slot as usize] += *count);
+        Ok(())
+    }
+
     fn evaluate(&self, slots: &[u32]) -> Result<Evaluated> {
         doubles(slots, |slot| self.sums[*slot as usize].value(), &self.counts, self.mean, &self.output)
     }
@@ -377,10 +407,6 @@ impl Accumulator for SumExact {
         let counts = state_column::<Int64Array>(columns, 1)?;
         slots.iter().zip(counts.values()).for_each(|(slot, count)| self.counts[*slot as usize] = *count);
         Ok(())
-    }
-
-    fn retracts(&self) -> bool {
-        true
     }
 
     fn size(&self) -> usize {
@@ -406,12 +432,17 @@ pub fn export_expansions(sums: &[Expansion], slots: &[u32]) -> ArrayRef {
 }
 
 pub fn import_expansions(sums: &mut [Expansion], slots: &[u32], columns: &[ArrayRef], at: usize) -> Result<()> {
+    slots.iter().for_each(|slot| sums[*slot as usize] = Expansion::default());
+    merge_expansions(sums, slots, columns, at)
+}
+
+pub fn merge_expansions(sums: &mut [Expansion], slots: &[u32], columns: &[ArrayRef], at: usize) -> Result<()> {
     let lists = state_column::<ListArray>(columns, at)?;
     for (row, slot) in slots.iter().enumerate() {
         let doubles = lists.value(row);
         let doubles = doubles.as_primitive_opt::<Float64Type>().map(|doubles| doubles.values());
         let sum = doubles.and_then(|doubles| Expansion::read(doubles));
-        sums[*slot as usize] = sum.ok_or_else(|| Error::corrupt("a state of an exact sum is malformed"))?;
+        sums[*slot as usize].merge(sum.ok_or_else(|| Error::corrupt("a state of an exact sum is malformed"))?);
     }
     Ok(())
 }

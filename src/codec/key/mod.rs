@@ -1,4 +1,6 @@
-//! Keys to columns and back: Avro under a contract, or one raw value.
+//! Keys to columns and back: Avro under a contract, a JSON object, or one raw value.
+
+mod json;
 
 use std::sync::Arc;
 
@@ -7,70 +9,94 @@ use arrow::array::{StringArray, StringBuilder, UInt32Array};
 use arrow::compute::{CastOptions, can_cast_types, cast_with_options, take, take_record_batch};
 use arrow::datatypes::{DataType, FieldRef, Schema, SchemaRef};
 
+use crate::codec::wire::HeaderIds;
 use crate::codec::{AvroDecoder, AvroEncoder, BadValue, Decoded, Encoded, KeyFormat};
-use crate::contract::{AvroSchema, Contract, SchemaId};
+use crate::contract::{AvroSchema, Contract, SchemaId, WriterId};
 use crate::error::{BadClass, Error, Result};
 use crate::record::Bytes;
+
+use json::{JsonDecoder, JsonEncoder};
+
+pub use json::holds as json_holds;
 
 /// Decodes the keys of one topic. A null key is told in `nulls`, and its row is there with NULL columns; where a column is not
 /// nullable it is bad instead.
 #[derive(Debug)]
 pub struct KeyDecoder {
     format: KeyFormat,
-    avro: Option<AvroDecoder>,
+    how: How,
     schema: SchemaRef,
     nullable: bool,
 }
 
+#[derive(Debug)]
+enum How {
+    Avro(Box<AvroDecoder>),
+    Json(JsonDecoder),
+    Raw,
+}
+
 impl KeyDecoder {
     /// `fields` are the resulting columns, in order. Avro: `columns` are the contract's field indexes that they come from,
-    /// ascending, and give them their types. Raw formats: `contract` is `None`, `columns` does not matter, and there is at most one
-    /// field: text (or a number that the text spells) for `String`, integers for `Long` and `Int`, binary or text for `Bytes`.
-    /// `Config` error: the format does not yield a column of that type.
-    pub fn new(format: KeyFormat, contract: Option<&Contract>, columns: &[usize], fields: &[FieldRef]) -> Result<KeyDecoder> {
-        let avro = match (format, contract) {
+    /// ascending, and give them their types. Json: `members` are the object's members that they come from. Raw formats: there is at
+    /// most one field: text (or a number that the text spells) for `String`, integers for `Long` and `Int`, binary or text for
+    /// `Bytes`. `Config` error: the format does not yield a column of that type.
+    pub fn new(
+        format: KeyFormat,
+        contract: Option<&Contract>,
+        columns: &[usize],
+        members: &[String],
+        fields: &[FieldRef],
+    ) -> Result<KeyDecoder> {
+        let how = match (format, contract) {
             (KeyFormat::Avro, Some(contract)) => {
                 let decoder = AvroDecoder::new(contract, columns)?;
                 let found: Vec<&DataType> = decoder.schema().fields().iter().map(|field| field.data_type()).collect();
                 if !found.iter().copied().eq(fields.iter().map(|field| field.data_type())) {
                     return Err(Error::config(format!("subject \"{}\": key columns have types {found:?}", contract.subject)));
                 }
-                Some(decoder)
+                How::Avro(Box::new(decoder))
             }
             (KeyFormat::Avro, None) => {
                 return Err(Error::config("the key's format is avro, but there is no key schema")
                     .hint("register a schema for the topic's keys, or set 'key.format'"));
             }
+            (KeyFormat::Json, _) => How::Json(JsonDecoder::new(members, fields)?),
             _ => {
                 one_field(format, fields)?;
-                None
+                How::Raw
             }
         };
         let nullable = fields.iter().all(|field| field.is_nullable());
-        Ok(KeyDecoder { format, avro, schema: Arc::new(Schema::new(fields.to_vec())), nullable })
+        Ok(KeyDecoder { format, how, schema: Arc::new(Schema::new(fields.to_vec())), nullable })
     }
 
-    /// As [`AvroDecoder::missing`]; none for raw formats.
-    pub fn missing(&self, keys: &Bytes) -> Vec<SchemaId> {
-        self.avro.as_ref().map(|avro| avro.missing(keys)).unwrap_or_default()
-    }
-
-    /// As [`AvroDecoder::add_writer`].
-    pub fn add_writer(&mut self, id: SchemaId, schema: Option<Arc<AvroSchema>>) -> Result<()> {
-        match &mut self.avro {
-            Some(avro) => avro.add_writer(id, schema),
-            None => Ok(()),
+    /// As [`AvroDecoder::missing`]; none for other formats.
+    pub fn missing(&self, keys: &Bytes, given: &HeaderIds) -> Vec<WriterId> {
+        match &self.how {
+            How::Avro(avro) => avro.missing(keys, given),
+            _ => Vec::new(),
         }
     }
 
-    pub fn decode(&mut self, keys: &Bytes) -> Result<Decoded> {
-        match &mut self.avro {
-            Some(avro) => {
-                let decoded = avro.decode(keys)?;
+    /// As [`AvroDecoder::add_writer`].
+    pub fn add_writer(&mut self, id: WriterId, schema: Option<Arc<AvroSchema>>) -> Result<()> {
+        match &mut self.how {
+            How::Avro(avro) => avro.add_writer(id, schema),
+            _ => Ok(()),
+        }
+    }
+
+    /// `given` are the ids that stand in headers.
+    pub fn decode(&mut self, keys: &Bytes, given: &HeaderIds) -> Result<Decoded> {
+        match &mut self.how {
+            How::Avro(avro) => {
+                let decoded = avro.decode(keys, given)?;
                 let rows = with_rows(&self.schema, decoded.rows.columns().to_vec(), decoded.kept.len())?;
                 self.with_nulls(Decoded { rows, ..decoded })
             }
-            None => self.raw(keys),
+            How::Json(json) => json.decode(keys, &self.schema, self.nullable),
+            How::Raw => self.raw(keys),
         }
     }
 
@@ -203,30 +229,31 @@ impl Raw {
     }
 }
 
-/// Encodes the keys of one sink. A row whose columns are all NULL gets a null key in raw formats only if the column is nullable;
-/// since a sink's key is its identity, a NULL in it is bad.
+/// Encodes the keys of one sink. Raw formats have no bytes for NULL, so a NULL is bad there; Avro and JSON hold it.
 #[derive(Debug)]
 pub struct KeyEncoder {
     format: KeyFormat,
     avro: Option<AvroEncoder>,
+    json: Option<JsonEncoder>,
 }
 
 impl KeyEncoder {
     /// `schema` is the registered key schema where the format is Avro. `rows` are the key columns in order; a raw format takes one.
     /// `Config` error: it takes no such column.
     pub fn new(format: KeyFormat, schema: Option<(&AvroSchema, SchemaId)>, rows: &SchemaRef) -> Result<KeyEncoder> {
-        let avro = match (format, schema) {
-            (KeyFormat::Avro, Some((schema, id))) => Some(AvroEncoder::new(schema, id, rows)?),
+        let (mut avro, mut json) = (None, None);
+        match (format, schema) {
+            (KeyFormat::Avro, Some((schema, id))) => avro = Some(AvroEncoder::new(schema, id, rows)?),
             (KeyFormat::Avro, None) => return Err(Error::config("the key's format is avro, but there is no key schema")),
+            (KeyFormat::Json, _) => json = Some(JsonEncoder::new(rows.fields())?),
             _ => {
                 one_field(format, rows.fields())?;
                 if rows.fields().is_empty() {
                     return Err(Error::config(format!("a key of format {} needs a column", word(format))));
                 }
-                None
             }
-        };
-        Ok(KeyEncoder { format, avro })
+        }
+        Ok(KeyEncoder { format, avro, json })
     }
 
     pub fn encode(&mut self, rows: &RecordBatch) -> Result<Encoded> {
@@ -234,6 +261,9 @@ impl KeyEncoder {
             let mut encoded = avro.encode(rows)?;
             encoded.bad.iter_mut().for_each(|bad| bad.class = BadClass::Key);
             return Ok(encoded);
+        }
+        if let Some(json) = &self.json {
+            return json.encode(rows);
         }
         let given = rows.column(0);
         let mut out = Encoded { values: Bytes::with_capacity(rows.num_rows(), 8 * rows.num_rows()), ..Encoded::default() };
@@ -299,7 +329,7 @@ fn one_field(format: KeyFormat, fields: &[FieldRef]) -> Result<()> {
         return match fields.len() {
             0 => Ok(()),
             many => Err(Error::config(format!("a key of format {} holds one column, not {many}", word(format)))
-                .hint("use 'key.format' = 'avro' for a key of several columns")),
+                .hint("use 'key.format' = 'avro' or 'json' for a key of several columns")),
         };
     };
     let of = field.data_type();
@@ -308,7 +338,7 @@ fn one_field(format: KeyFormat, fields: &[FieldRef]) -> Result<()> {
         KeyFormat::String => text || of.is_integer(),
         KeyFormat::Long | KeyFormat::Int => of.is_integer(),
         KeyFormat::Bytes => text || matches!(of, DataType::Binary | DataType::LargeBinary | DataType::BinaryView),
-        KeyFormat::Avro => true,
+        KeyFormat::Avro | KeyFormat::Json => true,
     };
     if fits {
         return Ok(());
@@ -320,6 +350,7 @@ fn one_field(format: KeyFormat, fields: &[FieldRef]) -> Result<()> {
 fn word(format: KeyFormat) -> &'static str {
     match format {
         KeyFormat::Avro => "avro",
+        KeyFormat::Json => "json",
         KeyFormat::String => "string",
         KeyFormat::Long => "long",
         KeyFormat::Int => "int",

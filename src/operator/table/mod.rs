@@ -1,0 +1,216 @@
+//! A table: the current row of every key, told as changes.
+//!
+//! Input are the records of a compacted topic: weight +1 sets a key's row, -1 (a tombstone, whose key columns and position count)
+//! removes it. A key lives in one partition, so the order of arrival is that of offsets, and the last record holds. At `flush` the
+//! net change of every touched key is emitted: the old row with weight -1, then the new one with +1.
+//!
+//! Invariant: a row is taken back exactly as it was emitted, position included. A record that repeats its key's row changes nothing,
+//! not even the position, so what is emitted does not depend on where commits fall.
+
+mod state;
+
+use arrow::array::{ArrayRef, BooleanArray, DynComparator, Int8Array, Int64Array, make_comparator};
+use arrow::compute::{SortOptions, filter_record_batch};
+use arrow::datatypes::SchemaRef;
+
+use super::evaluate::{broken, record_batch};
+use super::held::{Held, NONE};
+use super::key::{KeyShape, KeyTable};
+use super::position::{self, Positions};
+use super::{Operator, Output};
+use crate::error::Result;
+use crate::record::Batch;
+use crate::store::Store;
+use crate::watermark::Watermark;
+
+#[derive(Clone, Debug)]
+pub struct TableSpec {
+    /// The table's PRIMARY KEY in `schema`.
+    pub key_columns: Vec<usize>,
+    /// Of the input and of the output.
+    pub schema: SchemaRef,
+}
+
+/// Runs a [`TableSpec`] in one task. Its rows are never late: they carry no row watermark.
+pub struct Table {
+    spec: TableSpec,
+    shape: KeyShape,
+    keys: KeyTable,
+    /// Rows with their positions.
+    held: Held,
+    /// By the key's number: its row, or [`NONE`].
+    current: Vec<u32>,
+    /// By the key's number: event time of its last change.
+    event_times: Vec<i64>,
+    /// What touched keys had at the last `keep`, and at the last flush, in the order of their first touch.
+    touched: Changed,
+    unflushed: Changed,
+    kept_keys: usize,
+    live: usize,
+    kept_live: usize,
+    state: SchemaRef,
+    /// Where the rolling snapshot goes on.
+    cursor: usize,
+    kept_cursor: usize,
+}
+
+/// Keys with what they had before.
+#[derive(Default)]
+struct Changed {
+    marks: Vec<bool>,
+    /// Key, its row, its event time.
+    list: Vec<(u32, u32, i64)>,
+}
+
+impl Changed {
+    fn note(&mut self, key: u32, row: u32, event_time: i64) {
+        let at = key as usize;
+        if self.marks.len() <= at {
+            self.marks.resize(at + 1, false);
+        }
+        if !std::mem::replace(&mut self.marks[at], true) {
+            self.list.push((key, row, event_time));
+        }
+    }
+
+    fn take(&mut self) -> Vec<(u32, u32, i64)> {
+        self.list.iter().for_each(|(key, _, _)| self.marks[*key as usize] = false);
+        std::mem::take(&mut self.list)
+    }
+}
+
+impl Table {
+    /// # Errors
+    /// A key column of a type that can't be a key, named.
+    pub fn new(spec: TableSpec) -> Result<Table> {
+        let types = spec.key_columns.iter().map(|c| spec.schema.field(*c).data_type().clone()).collect();
+        let shape = KeyShape::new(types).map_err(|e| e.context("PRIMARY KEY"))?;
+        let state = state::schema(&spec, &shape);
+        Ok(Table {
+            keys: shape.table(),
+            held: Held::new(position::schema(&spec.schema)),
+            spec,
+            shape,
+            current: Vec::new(),
+            event_times: Vec::new(),
+            touched: Changed::default(),
+            unflushed: Changed::default(),
+            kept_keys: 0,
+            live: 0,
+            kept_live: 0,
+            state,
+            cursor: 0,
+            kept_cursor: 0,
+        })
+    }
+
+    /// Gives a key another row; the old one goes.
+    fn set(&mut self, key: u32, row: u32, event_time: i64) {
+        let at = key as usize;
+        let (old, old_time) = (self.current[at], self.event_times[at]);
+        self.touched.note(key, old, old_time);
+        self.unflushed.note(key, old, old_time);
+        if old != NONE {
+            self.held.remove(old);
+            self.live -= 1;
+        }
+        self.live += usize::from(row != NONE);
+        self.current[at] = row;
+        self.event_times[at] = old_time.max(event_time);
+    }
+
+    fn intern(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
+        let encoded = self.shape.encode(columns)?;
+        let keys: Vec<u32> = (0..rows).map(|row| self.keys.intern(&encoded, row)).collect();
+        self.current.resize(self.keys.len(), NONE);
+        self.event_times.resize(self.keys.len(), i64::MIN);
+        Ok(keys)
+    }
+
+    /// Which of the new rows say what their key's row says already.
+    fn repeated(&self, old: &[u32], new: &[u32]) -> Result<Vec<bool>> {
+        if old.is_empty() {
+            return Ok(Vec::new());
+        }
+        let (old, new) = (self.held.take(old)?, self.held.take(new)?);
+        let columns = self.spec.schema.fields().len();
+        let compare: Vec<DynComparator> = old.columns()[..columns]
+            .iter()
+            .zip(new.columns())
+            .map(|(old, new)| make_comparator(old, new, SortOptions::default()).map_err(|e| broken("rows of a table", e)))
+            .collect::<Result<_>>()?;
+        Ok((0..old.num_rows()).map(|row| compare.iter().all(|compare| compare(row, row).is_eq())).collect())
+    }
+
+    /// The numbers of the batch's rows; [`NONE`] for tombstones.
+    fn hold(&mut self, batch: &Batch) -> Result<Vec<u32>> {
+        let rows = position::attach(batch, self.held.schema())?;
+        let Some(weights) = batch.weights.as_ref().filter(|w| w.values().iter().any(|w| *w < 0)) else {
+            return Ok(self.held.add(rows));
+        };
+        let upserts: BooleanArray = weights.values().iter().map(|w| Some(*w > 0)).collect();
+        let rows = filter_record_batch(&rows, &upserts).map_err(|e| broken("filter", e))?;
+        let mut numbers = self.held.add(rows).into_iter();
+        let number = |upsert| if upsert { numbers.next().expect("every upsert is held") } else { NONE };
+        Ok(upserts.values().iter().map(number).collect())
+    }
+}
+
+impl Operator for Table {
+    fn push(&mut self, _port: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+        if batch.num_rows() == 0 {
+            return Ok(());
+        }
+        let rows = batch.num_rows();
+        let batch = Batch { row_watermarks: Int64Array::from_value(Watermark::MIN.0, rows), ..batch };
+        let columns: Vec<ArrayRef> = self.spec.key_columns.iter().map(|c| batch.rows.column(*c).clone()).collect();
+        let keys = self.intern(&columns, rows)?;
+        let numbers = self.hold(&batch)?;
+
+        // The row that each record finds: of the record before it, or the current one.
+        let mut last = hashbrown::HashMap::new();
+        let (mut old, mut new) = (Vec::new(), Vec::new());
+        for (key, number) in keys.iter().zip(&numbers) {
+            let before = last.insert(*key, *number).unwrap_or(self.current[*key as usize]);
+            if before != NONE && *number != NONE {
+                old.push(before);
+                new.push(*number);
+            }
+        }
+        let mut repeated =
+            new.iter().copied().zip(self.repeated(&old, &new)?).filter(|(_, same)| *same).map(|(n, _)| n).peekable();
+        for (row, (key, number)) in keys.into_iter().zip(numbers).enumerate() {
+            if number != NONE && repeated.next_if_eq(&number).is_some() {
+                self.held.remove(number);
+            } else if number != NONE || self.current[key as usize] != NONE {
+                self.set(key, number, batch.event_times.value(row));
+            }
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self, out: &mut Output) -> Result<()> {
+        let (mut numbers, mut weights) = (Vec::new(), Vec::new());
+        for (key, old, _) in self.unflushed.take() {
+            for (number, weight) in [(old, -1), (self.current[key as usize], 1)] {
+                if number != NONE {
+                    numbers.push(number);
+                    weights.push(weight);
+                }
+            }
+        }
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        let rows = self.held.take(&numbers)?;
+        let positions = Positions::of(&rows);
+        let columns = rows.columns()[..self.spec.schema.fields().len()].to_vec();
+        let rows = record_batch(&self.spec.schema, columns, numbers.len()).map_err(|e| broken("rows of a table", e))?;
+        positions.batches(&rows, Some(&Int8Array::from(weights)), &mut out.batches);
+        Ok(())
+    }
+
+    fn store(&mut self) -> Option<&mut dyn Store> {
+        Some(self)
+    }
+}

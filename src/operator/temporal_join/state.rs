@@ -1,0 +1,285 @@
+//! The store of a temporal join: versions and waiting rows in one.
+//!
+//! A row of state is a version (`_side` 0) or a row that waits (`_side` 1, known by `_id`). Both leave by the edge watermark and are
+//! never deleted. A key's versions are always written together: one that is left out has gone by watermark.
+
+use std::sync::Arc;
+
+use arrow::array::{
+    Array, ArrayRef, BooleanArray, Int32Array, Int64Array, RecordBatch, UInt8Array, UInt16Array, UInt32Array, new_null_array,
+};
+use arrow::compute::{concat_batches, filter_record_batch, take};
+use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+
+use super::versions::Version;
+use super::{TemporalJoin, TemporalJoinSpec, nullable};
+use crate::error::{Error, Result};
+use crate::operator::canonical;
+use crate::operator::evaluate::{broken, record_batch};
+use crate::operator::held::NONE;
+use crate::operator::state::{check_schema, state_column};
+use crate::store::{Slice, Store};
+use crate::watermark::Watermark;
+
+/// Where the rolling snapshot goes on: key's number, then number of the waiting row.
+#[derive(Clone, Copy)]
+pub struct Cursor {
+    key: u32,
+    row: u32,
+}
+
+impl Cursor {
+    pub const START: Cursor = Cursor { key: 0, row: 0 };
+}
+
+const VERSION: u8 = 0;
+const WAITING: u8 = 1;
+
+/// Columns between the key's and those of the inputs. `_event_time` of a version is its effective time.
+const OWN: [(&str, DataType); 11] = [
+    ("_key_group", DataType::UInt8),
+    ("_event_time", DataType::Int64),
+    ("_deleted", DataType::Boolean),
+    ("_side", DataType::UInt8),
+    ("_id", DataType::Int64),
+    ("_row_watermark", DataType::Int64),
+    ("_source", DataType::UInt16),
+    ("_partition", DataType::Int32),
+    ("_offset", DataType::Int64),
+    ("_derived", DataType::Boolean),
+    ("_tombstone", DataType::Boolean),
+];
+
+pub fn schema(spec: &TemporalJoinSpec, kept: &Schema) -> SchemaRef {
+    let keys = spec.right_keys.iter().enumerate();
+    let mut fields: Vec<Field> =
+        keys.map(|(n, c)| Field::new(format!("key_{n}"), spec.right.field(*c).data_type().clone(), true)).collect();
+    fields.extend(OWN.into_iter().map(|(name, data_type)| Field::new(name, data_type, false)));
+    fields.extend(nullable("left", &spec.left));
+    fields.extend(nullable("right", kept));
+    Arc::new(Schema::new(fields))
+}
+
+fn same<T: Copy>(value: T, rows: usize) -> Vec<T> {
+    vec![value; rows]
+}
+
+impl TemporalJoin {
+    fn left_width(&self) -> usize {
+        self.spec.left.fields().len()
+    }
+
+    /// Rows of state: versions with the numbers of their keys.
+    fn export_versions(&self, versions: &[(u32, Version)]) -> Result<RecordBatch> {
+        let (numbers, versions): (Vec<u32>, Vec<Version>) = versions.iter().copied().unzip();
+        let count = versions.len();
+        let mut columns = self.versions.shape.decode(&self.versions.keys, &numbers)?;
+        let groups = canonical::key_groups(&columns, count);
+        let int64 = |of: fn(&Version) -> i64| Arc::new(Int64Array::from_iter_values(versions.iter().map(of))) as ArrayRef;
+        columns.extend([
+            Arc::new(UInt8Array::from(groups)) as ArrayRef,
+            int64(|v| v.effective),
+            Arc::new(BooleanArray::from(same(false, count))),
+            Arc::new(UInt8Array::from(same(VERSION, count))),
+            Arc::new(Int64Array::from(same(0, count))),
+            int64(|v| v.row_watermark),
+            Arc::new(UInt16Array::from(same(0, count))),
+            Arc::new(Int32Array::from_iter_values(versions.iter().map(|v| v.partition))),
+            int64(|v| v.offset),
+            Arc::new(BooleanArray::from(same(false, count))),
+            Arc::new(versions.iter().map(|v| Some(v.row == NONE)).collect::<BooleanArray>()),
+        ]);
+        columns.extend(self.spec.left.fields().iter().map(|field| new_null_array(field.data_type(), count)));
+        let rows: Vec<u32> = versions.iter().map(|v| v.row).filter(|row| *row != NONE).collect();
+        let rows = self.versions.held.take(&rows)?;
+        let mut next = 0..;
+        let places: UInt32Array = versions.iter().map(|v| if v.row == NONE { None } else { next.next() }).collect();
+        for column in rows.columns() {
+            columns.push(match rows.num_rows() {
+                0 => new_null_array(column.data_type(), count),
+                _ => take(column, &places, None).map_err(|e| broken("rows of state", e))?,
+            });
+        }
+        record_batch(&self.state, columns, count).map_err(|e| broken("rows of state", e))
+    }
+
+    /// Rows of state: some of the rows that wait.
+    fn export_waiting(&self, rows: &[u32]) -> Result<RecordBatch> {
+        let held = self.buffer.held.take(rows)?;
+        let (count, width) = (rows.len(), self.left_width());
+        let left = record_batch(&self.spec.left, held.columns()[..width].to_vec(), count).map_err(|e| broken("left rows", e))?;
+        let positions = self.buffer.positions(&held);
+        let keys = self.state.fields()[..self.spec.right_keys.len()].iter();
+        let mut columns: Vec<ArrayRef> = keys.map(|field| new_null_array(field.data_type(), count)).collect();
+        columns.extend([
+            Arc::new(UInt8Array::from(self.key_groups(&left)?)) as ArrayRef,
+            Arc::new(positions.event_times),
+            Arc::new(BooleanArray::from(same(false, count))),
+            Arc::new(UInt8Array::from(same(WAITING, count))),
+            held.column(held.num_columns() - 1).clone(),
+            Arc::new(positions.row_watermarks),
+            Arc::new(positions.sources),
+            Arc::new(positions.partitions),
+            Arc::new(positions.offsets),
+            Arc::new(positions.derived),
+            Arc::new(BooleanArray::from(same(false, count))),
+        ]);
+        columns.extend(left.columns().iter().cloned());
+        let right = self.versions.held.schema().fields().iter();
+        columns.extend(right.map(|field| new_null_array(field.data_type(), count)));
+        record_batch(&self.state, columns, count).map_err(|e| broken("rows of state", e))
+    }
+
+    fn export(&self, versions: &[(u32, Version)], rows: &[u32]) -> Result<Option<RecordBatch>> {
+        let mut parts = Vec::new();
+        if !versions.is_empty() {
+            parts.push(self.export_versions(versions)?);
+        }
+        if !rows.is_empty() {
+            parts.push(self.export_waiting(rows)?);
+        }
+        match parts.as_slice() {
+            [] => Ok(None),
+            [one] => Ok(Some(one.clone())),
+            parts => concat_batches(&self.state, parts).map(Some).map_err(|e| broken("rows of state", e)),
+        }
+    }
+
+    fn apply_versions(&mut self, rows: &RecordBatch) -> Result<()> {
+        let (keys, first) = (self.spec.right_keys.len(), self.spec.right_keys.len() + OWN.len() + self.left_width());
+        let columns = rows.columns();
+        let times = state_column::<Int64Array>(columns, keys + 1)?;
+        let watermarks = state_column::<Int64Array>(columns, keys + 5)?;
+        let partitions = state_column::<Int32Array>(columns, keys + 7)?;
+        let offsets = state_column::<Int64Array>(columns, keys + 8)?;
+        let tombstones = state_column::<BooleanArray>(columns, keys + 10)?;
+        let upserts: BooleanArray = tombstones.values().iter().map(|tombstone| Some(!tombstone)).collect();
+        let held = record_batch(self.versions.held.schema(), columns[first..].to_vec(), rows.num_rows());
+        let held = match held {
+            Ok(held) if upserts.true_count() == rows.num_rows() => Ok(held),
+            // The columns of tombstones are NULL, which the table's own need not allow.
+            _ => filter_record_batch(rows, &upserts)
+                .and_then(|rows| record_batch(self.versions.held.schema(), rows.columns()[first..].to_vec(), rows.num_rows())),
+        };
+        let mut numbers =
+            self.versions.held.add(held.map_err(|e| Error::corrupt(format!("versions of a join: {e}")))?).into_iter();
+        let encoded = self.versions.shape.encode(&columns[..keys])?;
+        for row in 0..rows.num_rows() {
+            let number = if tombstones.value(row) { NONE } else { numbers.next().expect("every version is held") };
+            let version = Version {
+                effective: times.value(row),
+                offset: offsets.value(row),
+                partition: partitions.value(row),
+                row_watermark: watermarks.value(row),
+                row: number,
+            };
+            let key = self.versions.intern(&encoded, row);
+            if !self.versions.insert(key, version) && number != NONE {
+                self.versions.held.remove(number);
+            }
+        }
+        Ok(())
+    }
+
+    fn apply_waiting(&mut self, rows: &RecordBatch) -> Result<()> {
+        let keys = self.spec.right_keys.len();
+        let first = keys + OWN.len();
+        let column = |at: usize| rows.column(keys + at).clone();
+        let mut columns: Vec<ArrayRef> = rows.columns()[first..first + self.left_width()].to_vec();
+        columns.extend([1, 5, 6, 7, 8, 9, 4].map(column));
+        let rows = record_batch(self.buffer.held.schema(), columns, rows.num_rows());
+        self.buffer.restore(rows.map_err(|e| Error::corrupt(format!("waiting rows of a join: {e}")))?);
+        Ok(())
+    }
+}
+
+impl Store for TemporalJoin {
+    fn schema(&self) -> SchemaRef {
+        self.state.clone()
+    }
+
+    fn delta(&mut self) -> Result<Option<RecordBatch>> {
+        self.export(&self.versions.grown(), &self.buffer.added())
+    }
+
+    fn slice(&mut self, rows: usize) -> Result<Slice> {
+        let mut versions: Vec<(u32, Version)> = Vec::new();
+        while versions.len() < rows.max(1) && (self.cursor.key as usize) < self.versions.by_key.len() {
+            versions.extend(self.versions.of(self.cursor.key));
+            self.cursor.key += 1;
+        }
+        let (mut waiting, mut wrapped) = (Vec::new(), false);
+        if versions.len() < rows.max(1) {
+            let next;
+            (waiting, next) = self.buffer.slice(self.cursor.row, rows.max(1) - versions.len());
+            self.cursor.row = next.unwrap_or(0);
+            wrapped = next.is_none();
+        }
+        if wrapped {
+            self.cursor = Cursor::START;
+        }
+        Ok(Slice { rows: self.export(&versions, &waiting)?, wrapped })
+    }
+
+    fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
+        check_schema(&self.state, rows)?;
+        let sides = state_column::<UInt8Array>(rows.columns(), self.spec.right_keys.len() + 3)?;
+        for side in [VERSION, WAITING] {
+            let mask: BooleanArray = sides.values().iter().map(|found| Some(*found == side)).collect();
+            if mask.true_count() == 0 {
+                continue;
+            }
+            let part = filter_record_batch(rows, &mask).map_err(|e| broken("filter", e))?;
+            if side == VERSION { self.apply_versions(&part)? } else { self.apply_waiting(&part)? }
+        }
+        self.keep();
+        Ok(())
+    }
+
+    fn expire(&mut self, edge: Watermark) {
+        self.edge = self.edge.max(edge);
+        self.buffer.expire(self.edge);
+        self.versions.prune(self.edge);
+        self.keep();
+    }
+
+    fn keep(&mut self) {
+        self.buffer.keep();
+        if let Some(live) = self.versions.keep() {
+            self.cursor.key = live.partition_point(|key| *key < self.cursor.key) as u32;
+        }
+        self.kept_cursor = self.cursor;
+        self.kept_edge = self.edge;
+    }
+
+    fn undo(&mut self) {
+        self.buffer.undo();
+        self.versions.undo();
+        self.cursor = self.kept_cursor;
+        self.edge = self.kept_edge;
+    }
+
+    fn clear(&mut self) {
+        self.buffer.clear();
+        self.versions.clear();
+        (self.cursor, self.kept_cursor) = (Cursor::START, Cursor::START);
+        (self.edge, self.kept_edge) = (Watermark::MIN, Watermark::MIN);
+    }
+
+    fn image(&self, rows: usize) -> Result<Vec<RecordBatch>> {
+        let versions: Vec<_> = (0..self.versions.by_key.len() as u32).flat_map(|key| self.versions.of(key)).collect();
+        let mut parts = versions.chunks(rows.max(1)).map(|part| self.export_versions(part)).collect::<Result<Vec<_>>>()?;
+        for part in self.buffer.rows().chunks(rows.max(1)) {
+            parts.push(self.export_waiting(part)?);
+        }
+        Ok(parts)
+    }
+
+    fn len(&self) -> usize {
+        self.versions.len() + self.buffer.len()
+    }
+
+    fn size(&self) -> usize {
+        self.versions.size() + self.buffer.size()
+    }
+}

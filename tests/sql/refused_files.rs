@@ -1,0 +1,348 @@
+//! Files that are refused, for `refusals.rs`.
+
+use super::refusals::Case;
+
+/// Whole files.
+pub const FILES: &[Case] = &[
+    // Nothing, or half of it.
+    ("", "no INSERT INTO", "write INSERT INTO"),
+    ("-- only a comment\n/* and another */\n", "no INSERT INTO", "write INSERT INTO"),
+    (";;;", "no INSERT INTO", "write INSERT INTO <sink> SELECT ... FROM <stream>"),
+    (
+        "CREATE STREAM orders WITH ('topic' = 'orders', 'format' = 'avro');",
+        "no INSERT INTO",
+        "write INSERT INTO <sink> SELECT ... FROM <stream>",
+    ),
+    ("¦SELECT 1", "a query alone writes nothing", "INSERT INTO"),
+    (
+        "CREATE STREAM orders WITH ('topic' = 'orders, 'format' = 'avro¦');",
+        "unterminated string literal",
+        "close what is open here: a quote, or a comment",
+    ),
+    ("SET 'pipeline.name' = ¦'revenue;", "unterminated", "close what is open here: a quote, or a comment"),
+    ("CREATE STREAM ¦`orders WITH ('topic' = 'orders');", "expected close delimiter '`' before the end", "close what is open"),
+    ("/* a comment that does not end¦", "the file ends while in a multi-line comment", "close what is open"),
+    (
+        "CREATE STREAM orders WITH ('topic' = 'orders', 'format' = 'avro')\n¦CREATE SINK s WITH ('format' = 'avro');",
+        "unexpected CREATE",
+        "semicolon",
+    ),
+    ("SET 'a' = 'b' ¦INSERT INTO s SELECT 1;", "unexpected INSERT", "semicolon"),
+    ("¦UPDATE orders SET amount = 1;", "UPDATE is not a statement of a pipeline", "INSERT INTO"),
+    ("¦DELETE FROM orders;", "DELETE is not a statement of a pipeline", "INSERT INTO"),
+    ("¦INSRT INTO s SELECT 1;", "INSRT is not a statement", "did you mean INSERT INTO?"),
+    ("¦DROP TABLE orders;", "DROP", "a pipeline has SET, CREATE STREAM, CREATE SINK, CREATE VIEW "),
+    ("¦USE CATALOG shop;", "USE", "did you mean SET?"),
+    ("¦EXPLAIN SELECT 1;", "EXPLAIN", "a pipeline has SET, CREATE STREAM, CREATE SINK, CREATE VIEW "),
+    // Settings.
+    ("SET ¦'pipline.name' = 'x';", "setting 'pipline.name' is not known", "did you mean 'pipeline.name'?"),
+    ("SET 'pipeline.name' = ¦'a b';", "\"a b\" is not a name of a pipeline", "letters"),
+    ("SET ¦'execution.checkpointing.interval' = '10 s';", "is not known", "config file"),
+    ("SET ¦'auto.offset.reset' = 'earliest';", "is not known", "--from"),
+    ("SET 'nondeterministic' = ¦'yes';", "'true' or 'false'", "leave it out for a pipeline that can be replayed"),
+    ("SET 'tidemill.semantics' = ¦'2';", "'1'", "write '1', or leave it out"),
+    ("SET 'table.local-time-zone' = ¦'Mars/Base';", "time zone 'Mars/Base' is not known", "Europe/Berlin"),
+    ("SET 'table.local-time-zone' = ¦'Europe/Berlin';", "not in this release", "UTC"),
+    ("SET ¦'state_ttl' = '1 d';", "not in this release", "windows"),
+    ("SET ¦pipeline.name = 'x';", "expected a quoted key", "SET 'key' = 'value'"),
+    ("SET 'pipeline.name' = 'a'; SET ¦'pipeline.name' = 'b';", "set twice", "leave one of them out"),
+    // Other statements of Flink and ksqlDB.
+    ("¦CREATE TABLE t (PRIMARY KEY (a)) WITH ('topic' = 't');", "tables and joins are not in this release", "CREATE STREAM"),
+    ("¦CREATE TEMPORARY TABLE t (a INT);", "tables and joins are not in this release", "CREATE STREAM"),
+    ("¦CREATE OR REPLACE STREAM t WITH ('topic' = 't');", "CREATE OR REPLACE", "OR REPLACE"),
+    ("¦CREATE FUNCTION f AS 'x';", "CREATE FUNCTION is not a statement", "did you mean CREATE STREAM?"),
+    ("¦CREATE CATALOG c WITH ('type' = 'x');", "CREATE CATALOG is not a statement", "did you mean CREATE STREAM?"),
+    ("CREATE STREAM big WITH ('topic' = 'big') ¦AS SELECT 1;", "AS SELECT is ksqlDB's", "INSERT INTO big SELECT"),
+    ("CREATE STREAM big ¦AS SELECT * FROM orders;", "AS SELECT is ksqlDB's", "INSERT INTO big SELECT"),
+    ("CREATE STREAM t (id BIGINT ¦KEY, v STRING) WITH ('topic' = 't');", "a KEY column is ksqlDB's", "'key.fields' = 'id'"),
+    ("CREATE STREAM t (id BIGINT ¦PRIMARY KEY) WITH ('topic' = 't');", "an item of its own", "PRIMARY KEY (id)"),
+    ("CREATE STREAM t WITH (¦KAFKA_TOPIC = 'orders');", "expected a quoted option", "'topic' = '...'"),
+    ("CREATE STREAM t WITH ('topic' = 't') ¦PARTITIONED BY (a);", "unexpected PARTITIONED", ""),
+    ("CREATE STREAM t ¦PARTITIONED BY (a) WITH ('topic' = 't');", "PARTITIONED BY is not known", "key.fields"),
+    ("INSERT ¦OVERWRITE s SELECT 1;", "INSERT OVERWRITE", "INSERT INTO"),
+    ("INSERT INTO s ¦VALUES (1);", "INSERT ... VALUES", "SELECT"),
+    ("INSERT INTO s ¦PARTITION (a = 1) SELECT 1;", "expected SELECT, VALUES, or a subquery in the query body, found PARTIT", ""),
+    ("¦EXECUTE STATEMENT SET BEGIN INSERT INTO s SELECT 1;", "this statement set has no END", "END;"),
+    ("¦END;", "END without a statement set", "begin it with BEGIN STATEMENT SET;"),
+    // Options.
+    ("CREATE STREAM t WITH (¦'topc' = 'orders');", "option 'topc' is not known", "did you mean \"topic\"?"),
+    ("CREATE STREAM t WITH ('topic' = 'a', ¦'topic' = 'b');", "given twice", ""),
+    ("CREATE STREAM t WITH ('topic' = ¦'');", "option 'topic' is empty", ""),
+    ("CREATE STREAM t WITH ('topic' = 'orders', 'format' = ¦'json');", "'format' = 'json' is not in this release", "'avro'"),
+    (
+        "CREATE STREAM t WITH ('topic' = 'orders', 'format' = ¦'arvo');",
+        "'format' = 'arvo' is not known",
+        "did you mean \"avro\"?",
+    ),
+    ("CREATE STREAM t WITH ('topic' = 'orders', 'key.format' = ¦'text');", "'key.format' = 'text' is not known", ""),
+    ("CREATE STREAM t WITH ('topic' = 'orders', 'max_ahead' = ¦'soon');", "not a duration", "'10 min'"),
+    (
+        "CREATE STREAM t WITH ('topic' = 'orders', 'tombstones' = ¦'row');",
+        "'tombstones' = 'row' is not in this release",
+        "'skip'",
+    ),
+    ("CREATE STREAM t WITH ('topic' = 'orders', 'connector' = ¦'jdbc');", "'connector' = 'jdbc' is not known", ""),
+    ("CREATE STREAM t WITH ('topic' = 'orders', ¦'on.tme' = 'drop');", "no such class", "did you mean \"time\"?"),
+    ("CREATE STREAM t WITH ('topic' = 'orders', 'on.time' = ¦'ignore');", "'on.time' = 'ignore' is not known", ""),
+    ("CREATE STREAM t WITH (¦'properties.bootstrap.servers' = 'k:9092');", "does not belong in SQL", "[kafka]"),
+    ("CREATE STREAM t WITH (¦'scan.startup.mode' = 'earliest-offset');", "does not belong in SQL", "--from"),
+    (
+        "CREATE STREAM t WITH ('topic' = 'orders', ¦'partitions' = '3');",
+        "not one of a stream",
+        "a topic that is read has its partitions already",
+    ),
+    ("CREATE SINK t WITH (¦'key.fields' = 'a');", "not one of a sink", "PRIMARY KEY"),
+    ("CREATE SINK t (PRIMARY KEY (a)) WITH ('partitions' = ¦'0');", "not a number above zero", ""),
+    ("¦CREATE SINK t WITH ('key.format' = 'string');", "writes no keys", "PRIMARY KEY"),
+    // Streams.
+    ("CREATE STREAM t WITH ('topic' = ¦'nothing');", "\"nothing-value\" is not known", "register"),
+    (
+        "CREATE STREAM t (¦amont BIGINT) WITH ('topic' = 'orders');",
+        "column \"amont\" of \"t\" is not a field",
+        "did you mean \"amount\"?",
+    ),
+    (
+        "CREATE STREAM t (amount ¦INT) WITH ('topic' = 'orders');",
+        "BIGINT",
+        "write BIGINT, or leave the column out: columns come from the",
+    ),
+    ("CREATE STREAM t (note ¦STRING NOT NULL) WITH ('topic' = 'orders');", "declared NOT NULL", "CHECK"),
+    ("CREATE STREAM t (amount ¦STRNG) WITH ('topic' = 'orders');", "type STRNG is not known", "did you mean \"STRING\"?"),
+    ("CREATE STREAM t (amount BIGINT, ¦amount BIGINT) WITH ('topic' = 'orders');", "is there already", ""),
+    ("CREATE STREAM t (¦amount AS 1) WITH ('topic' = 'orders');", "is there already", "another name"),
+    ("CREATE STREAM t (x AS ¦amont + 1) WITH ('topic' = 'orders');", "column \"amont\" is not known", "did you mean \"amount\"?"),
+    ("CREATE STREAM t (x AS ¦SUM(amount)) WITH ('topic' = 'orders');", "SUM is an aggregate", ""),
+    (
+        "CREATE STREAM t (x AS ¦NOW()) WITH ('topic' = 'orders');",
+        "gives another result in a replay",
+        "use the event time: the watermark's column, or a column ts T",
+    ),
+    ("CREATE STREAM t (x AS ¦customer + 1) WITH ('topic' = 'orders');", "STRING + INT is not known", "CAST"),
+    (
+        "CREATE STREAM t (x AS amount + 1, y AS ¦x + 1) WITH ('topic' = 'orders');",
+        "column \"x\" is not known",
+        "another computed column",
+    ),
+    (
+        "CREATE STREAM t (p INT METADATA FROM ¦'partitions') WITH ('topic' = 'orders');",
+        "metadata \"partitions\" is not known",
+        "did you mean 'partition'?",
+    ),
+    (
+        "CREATE STREAM t (¦p STRING METADATA FROM 'offset') WITH ('topic' = 'orders');",
+        "metadata 'offset' is BIGINT, not STRING",
+        "",
+    ),
+    (
+        "CREATE STREAM t (WATERMARK FOR ¦tss AS tss - INTERVAL '5' SECOND) WITH ('topic' = 'orders');",
+        "column \"tss\" is not known",
+        "did you mean \"ts\"?",
+    ),
+    (
+        "CREATE STREAM t (WATERMARK FOR ¦millis AS millis - INTERVAL '5' SECOND) WITH ('topic' = 'orders');",
+        "is BIGINT, not a time",
+        "TO_TIMESTAMP_LTZ",
+    ),
+    (
+        "CREATE STREAM t (WATERMARK FOR ¦customer AS customer) WITH ('topic' = 'orders');",
+        "is STRING, not a time",
+        "compute one: ts AS TO_TIMESTAMP_LTZ(millis, 3)",
+    ),
+    (
+        "CREATE STREAM t (WATERMARK FOR ts AS ¦ts + INTERVAL '5' SECOND) WITH ('topic' = 'orders');",
+        "minus an interval",
+        "ts - INTERVAL",
+    ),
+    ("CREATE STREAM t (WATERMARK FOR ts AS ts - ¦5) WITH ('topic' = 'orders');", "expected an interval", "INTERVAL"),
+    (
+        "CREATE STREAM t (WATERMARK FOR ts AS ¦ts - INTERVAL '-5' SECOND) WITH ('topic' = 'orders');",
+        "minus an interval",
+        "write WATERMARK FOR ts AS ts - INTERVAL '5' SECOND",
+    ),
+    ("CREATE STREAM t (WATERMARK FOR ts AS ts - INTERVAL ¦'1' YEAR) WITH ('topic' = 'orders');", "no fixed length", "days"),
+    ("CREATE STREAM t (WATERMARK FOR ts AS ts, WATERMARK FOR ¦ts AS ts) WITH ('topic' = 'orders');", "one WATERMARK", ""),
+    ("CREATE STREAM t (CONSTRAINT ¦c CHECK (amount + 1)) WITH ('topic' = 'orders');", "is BIGINT, not a condition", ""),
+    (
+        "CREATE STREAM t (CHECK (¦amont > 1)) WITH ('topic' = 'orders');",
+        "column \"amont\" is not known",
+        "did you mean \"amount\"?",
+    ),
+    ("CREATE STREAM t (CHECK (amount > 1) ON VIOLATION ¦IGNORE) WITH ('topic' = 'orders');", "DEAD LETTER, DROP or FAIL", ""),
+    (
+        "CREATE STREAM t (CHECK (amount > 1) ¦NOT ENFORCED) WITH ('topic' = 'orders');",
+        "always enforced",
+        "leave the check out, or say ON VIOLATION DROP",
+    ),
+    (
+        "CREATE STREAM t (CHECK (amount > (¦SELECT 1 FROM orders))) WITH ('topic' = 'orders');",
+        "a subquery as a value",
+        "subqueries may stand in FROM",
+    ),
+    ("CREATE STREAM t (¦PERIOD FOR SYSTEM_TIME (a, b)) WITH ('topic' = 'orders');", "PERIOD FOR SYSTEM_TIME", ""),
+    (
+        "CREATE STREAM t WITH ('topic' = 'orders', 'key.format' = 'string', 'key.fields' = ¦'custmer;x');",
+        "is one column",
+        "did you mean \"customer\"?",
+    ),
+    (
+        "CREATE STREAM t WITH ('topic' = 'clicks', 'key.fields' = ¦'usr');",
+        "neither a field of the value nor of the key",
+        "did you mean \"user\"?",
+    ),
+    ("CREATE STREAM t WITH ('topic' = 'orders', 'key.fields' = ¦'custmer');", "whose format is not known", "key.format"),
+    ("CREATE STREAM ¦a.b WITH ('topic' = 'orders');", "one part", "backticks"),
+    // Names of several statements.
+    (
+        "CREATE STREAM orders WITH ('topic' = 'orders'); CREATE STREAM ¦orders WITH ('topic' = 'orders');",
+        "is defined already: a stream, in line 1",
+        "give one of them another name",
+    ),
+    (
+        "CREATE STREAM orders WITH ('topic' = 'orders'); CREATE VIEW ¦orders AS SELECT 1;",
+        "is defined already: a stream, in line 1",
+        "give one of them another name",
+    ),
+    ("CREATE SINK a WITH ('topic' = 't'); ¦CREATE SINK b WITH ('topic' = 't');", "write one topic", "one sink"),
+    (
+        "CREATE STREAM orders WITH ('topic' = 'orders'); ¦CREATE SINK back WITH ('topic' = 'orders'); INSERT INTO back SELECT amount FROM orders;",
+        "which stream \"orders\" reads",
+        "another topic",
+    ),
+    // Sinks.
+    ("CREATE SINK t (WATERMARK FOR ¦ts AS ts) WITH ('topic' = 't');", "a sink has no WATERMARK", ""),
+    ("CREATE SINK t (CONSTRAINT ¦c CHECK (a > 1)) WITH ('topic' = 't');", "a sink has no CHECK", "WHERE"),
+    ("CREATE SINK t (¦a AS b + 1) WITH ('topic' = 't');", "no computed columns", "SELECT"),
+    ("CREATE SINK t (a INT, ¦a INT) WITH ('topic' = 't');", "is there already", ""),
+    (
+        "CREATE SINK t (a INT, PRIMARY KEY (¦b)) WITH ('topic' = 't');",
+        "column \"b\" of the PRIMARY KEY is not known",
+        "did you mean \"a\"?",
+    ),
+    ("CREATE SINK t (PRIMARY KEY (a, ¦a)) WITH ('topic' = 't');", "names \"a\" twice", ""),
+    ("CREATE SINK t (h BYTES METADATA FROM ¦'headers') WITH ('topic' = 't');", "not in this release", "'timestamp'"),
+    ("CREATE SINK ¦`a b` WITH ('format' = 'avro');", "is not a name of a sink", "letters"),
+];
+
+/// What follows the stream `orders`.
+pub const AFTER_ORDERS: &[Case] = &[
+    (
+        "CREATE SINK s WITH ('format' = 'avro'); INSERT INTO ¦totals SELECT amount FROM orders;",
+        "sink \"totals\" is not known",
+        "CREATE SINK totals",
+    ),
+    (
+        "CREATE SINK revenue WITH ('format' = 'avro'); INSERT INTO ¦revenu SELECT amount FROM orders;",
+        "sink \"revenu\" is not known",
+        "did you mean \"revenue\"?",
+    ),
+    (
+        "CREATE SINK s (PRIMARY KEY (¦custmer)) WITH ('format' = 'avro'); INSERT INTO s SELECT customer, amount FROM orders;",
+        "column \"custmer\" of the PRIMARY KEY is not in the SELECT",
+        "did you mean \"customer\"?",
+    ),
+    (
+        "CREATE SINK s (¦PRIMARY KEY (orderId)) WITH ('format' = 'avro'); INSERT INTO s SELECT orderId, amount FROM orders;",
+        "does not hold \"customer\"",
+        "add \"customer\"",
+    ),
+    (
+        "CREATE SINK s (¦PRIMARY KEY (customer)) WITH ('format' = 'avro'); INSERT INTO s SELECT UPPER(customer) AS customer, amount FROM orders;",
+        "does not hold \"customer\"",
+        "unchanged",
+    ),
+    (
+        "CREATE SINK s (PRIMARY KEY (customer)) WITH ('format' = 'avro'); INSERT INTO s SELECT customer, amount FROM orders; INSERT INTO ¦s SELECT customer, amount FROM orders;",
+        "two statements write sink \"s\"",
+        "UNION ALL",
+    ),
+    (
+        "CREATE SINK s (¦PRIMARY KEY (customer)) WITH ('format' = 'avro'); INSERT INTO s SELECT customer, amount FROM orders UNION ALL SELECT customer, amount FROM orders;",
+        "in no certain order",
+        "LAST_VALUE",
+    ),
+    (
+        "CREATE SINK s (¦PRIMARY KEY (customer)) WITH ('format' = 'avro', 'key.format' = 'long'); INSERT INTO s SELECT customer, amount FROM orders;",
+        "BIGINT",
+        "CAST(customer AS BIGINT)",
+    ),
+    (
+        "CREATE SINK s (¦PRIMARY KEY (customer, product)) WITH ('format' = 'avro', 'key.format' = 'string'); INSERT INTO s SELECT customer, note AS product FROM orders;",
+        "a bare key is one column",
+        "leave 'key.format' out",
+    ),
+    (
+        "CREATE SINK s (¦PRIMARY KEY (t)) WITH ('format' = 'avro'); INSERT INTO s SELECT customer, SUM(amount) AS t FROM orders GROUP BY customer;",
+        "does not hold all columns of the GROUP BY",
+        "unchanged",
+    ),
+    (
+        "CREATE SINK s WITH ('format' = 'avro'); ¦INSERT INTO s SELECT customer, SUM(amount) AS t FROM orders GROUP BY customer;",
+        "append-only",
+        "PRIMARY KEY",
+    ),
+    (
+        "CREATE SINK s (a INT, b INT) WITH ('format' = 'avro'); ¦INSERT INTO s SELECT quantity FROM orders;",
+        "sink \"s\" has 2 columns (a, b), the SELECT has 1 (quantity)",
+        "",
+    ),
+    (
+        "CREATE SINK s (a INT) WITH ('format' = 'avro'); ¦INSERT INTO s SELECT amount FROM orders;",
+        "column \"a\" of sink \"s\" is INT, the SELECT gives BIGINT",
+        "CAST(amount AS INT)",
+    ),
+    (
+        "CREATE SINK s (a STRING NOT NULL) WITH ('format' = 'avro'); ¦INSERT INTO s SELECT note FROM orders;",
+        "is NOT NULL, the SELECT may give NULL",
+        "COALESCE",
+    ),
+    (
+        "CREATE SINK s (a STRING) WITH ('format' = 'avro'); INSERT INTO s (¦b) SELECT note FROM orders;",
+        "sink \"s\" has no column \"b\"",
+        "\"a\"",
+    ),
+    (
+        "CREATE SINK s WITH ('format' = 'avro'); INSERT INTO s (¦a, b) SELECT note FROM orders;",
+        "names 2 columns, the SELECT has 1",
+        "",
+    ),
+    (
+        "CREATE SINK s WITH ('format' = 'avro'); INSERT INTO s SELECT amount FROM orders; ¦INSERT INTO s SELECT note FROM orders;",
+        "an earlier one",
+        "declare the sink's columns",
+    ),
+    (
+        "CREATE VIEW v (¦a, b) AS SELECT amount FROM orders; CREATE SINK s WITH ('format' = 'avro'); INSERT INTO s SELECT a FROM v;",
+        "names 2 columns, its query has 1",
+        "",
+    ),
+    (
+        "CREATE VIEW v AS SELECT ¦amont FROM orders; CREATE SINK s WITH ('format' = 'avro'); INSERT INTO s SELECT 1 AS a FROM v;",
+        "column \"amont\" is not known",
+        "did you mean",
+    ),
+    (
+        "CREATE VIEW v AS SELECT amount FROM ¦w; CREATE VIEW w AS SELECT amount FROM v; CREATE SINK s WITH ('format' = 'avro'); INSERT INTO s SELECT amount FROM w;",
+        "stream \"w\" is not known",
+        "before this statement",
+    ),
+    (
+        "CREATE SINK s (PRIMARY KEY (customer)) WITH ('format' = 'avro'); CREATE VIEW v AS SELECT customer, SUM(amount) AS t FROM orders GROUP BY customer; INSERT INTO s SELECT customer, SUM(t) AS t FROM v GROUP BY ¦customer;",
+        "which change, is not in this release",
+        "windows first",
+    ),
+    (
+        "CREATE SINK s WITH ('format' = 'avro'); CREATE VIEW v AS SELECT customer, MAX(ts) AS ts FROM orders GROUP BY customer; INSERT INTO s SELECT customer FROM TABLE(TUMBLE(TABLE v, DESCRIPTOR(¦ts), INTERVAL '1' MINUTE)) GROUP BY customer;",
+        "over the results of",
+        "windows first",
+    ),
+    (
+        "CREATE SINK s WITH ('format' = 'avro'); CREATE VIEW v AS SELECT customer, ts + INTERVAL '1' SECOND AS ts FROM orders; INSERT INTO s SELECT customer, window_start FROM TABLE(TUMBLE(TABLE v, DESCRIPTOR(¦ts), INTERVAL '1' MINUTE)) GROUP BY customer, window_start;",
+        "\"ts\" is not the event time",
+        "unchanged",
+    ),
+    (
+        "CREATE SINK s WITH ('format' = 'avro'); ¦INSERT INTO s SELECT customer FROM TABLE(TUMBLE(TABLE orders, DESCRIPTOR(ts), INTERVAL '1' MINUTE)) UNION ALL SELECT customer FROM orders;",
+        "UNION ALL of rows in windows",
+        "around the UNION ALL",
+    ),
+];
