@@ -608,16 +608,11 @@ impl Worker {
                 }
                 Ok(()) => self.settle(),
             },
-            Action::Reopen => match self.log.producer(&producer_settings(&self.run)) {
-                Ok(producer) => {
-                    self.producer = producer;
-                    // What may have been committed is asked for first.
-                    if self.actions.front() == Some(&Action::Ask) { Ok(()) } else { self.settle() }
-                }
-                // Another producer of the id was opened: no verdict on the group. It is tried again.
-                Err(error) if error.kind == Kind::Fenced => Err(Error { kind: Kind::Away, ..error }),
-                Err(error) => Err(error),
-            },
+            Action::Reopen => {
+                self.reopen()?;
+                // What may have been committed is asked for first.
+                if self.actions.front() == Some(&Action::Ask) { Ok(()) } else { self.settle() }
+            }
             Action::Ask => self.ask(),
             Action::GoBack => self.go_back(),
             Action::Drop(task) => {
@@ -822,7 +817,21 @@ impl Worker {
 
     /// Nothing of a transaction that was given up stays open where this pipeline writes.
     fn settle(&mut self) -> Result<()> {
-        settle(self.producer.as_mut(), &self.run.plan)
+        match settle(self.producer.as_mut(), &self.run.plan) {
+            Err(error) if matches!(error.kind, Kind::Fenced | Kind::Abort | Kind::Unknown) => {
+                self.reopen()?;
+                Err(Error { kind: Kind::Away, ..error })
+            }
+            result => result,
+        }
+    }
+
+    fn reopen(&mut self) -> Result<()> {
+        match self.log.producer(&producer_settings(&self.run)) {
+            // Another producer of the id was opened: no verdict on the group. It is tried again.
+            Err(error) if error.kind == Kind::Fenced => Err(Error { kind: Kind::Away, ..error }),
+            result => result.map(|producer| self.producer = producer),
+        }
     }
 
     /// Every task is built anew from its last commit.

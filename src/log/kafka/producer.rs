@@ -323,30 +323,31 @@ impl Writer {
         }
     }
 
-    /// A record in each partition and an offset of the group, in the open transaction, which is aborted then.
-    fn touch(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()> {
-        let mut offsets = CommittedOffsets::new();
+    /// A record in each partition, and the offsets of the group in any case (what is pending among them shows nowhere), in the open
+    /// transaction, which is aborted then.
+    fn touch(&mut self, partitions: &[TopicPartition], group: &str, any: &TopicPartition) -> Result<()> {
         for partition in partitions {
             let mut record = Outgoing::default();
             // A topic that is compacted takes no record without a key.
             record.push(partition.partition.0, 1, Some(b"tidemill"), None, Vec::new());
             self.send(&partition.topic, &record)?;
-            if offsets.is_empty() {
-                offsets.insert(partition.clone(), CommittedOffset { next: NextOffset(0), metadata: String::new() });
-            }
         }
         self.flush()?;
+        let list = list_of(&[(any.clone(), CommittedOffset { next: NextOffset(0), metadata: String::new() })].into());
         let name = CString::new(group).map_err(|_| Error::config(format!("group \"{group}\": NUL byte in its name")))?;
-        let list = list_of(&offsets);
         // SAFETY: the name is copied; the metadata is ours until destroyed.
-        let metadata = unsafe { rk::rd_kafka_consumer_group_metadata_new(name.as_ptr()) };
+        let outsider = unsafe { rk::rd_kafka_consumer_group_metadata_new(name.as_ptr()) };
         let result = self.retried(self.timeout, self.timeout, |client, timeout| {
             // SAFETY: client, list and metadata live through the call.
-            unsafe { rk::rd_kafka_send_offsets_to_transaction(client, list.0, metadata, timeout) }
+            unsafe { rk::rd_kafka_send_offsets_to_transaction(client, list.0, outsider, timeout) }
         });
         // SAFETY: the last use.
-        unsafe { rk::rd_kafka_consumer_group_metadata_destroy(metadata) };
-        result.map_err(|(failure, _)| self.failed(&failure, "settle"))
+        unsafe { rk::rd_kafka_consumer_group_metadata_destroy(outsider) };
+        match result {
+            // Refused or not: the group's offsets are part of the transaction by now.
+            Err((failure, _)) if !failure.lost_membership() => Err(self.failed(&failure, "settle")),
+            _ => Ok(()),
+        }
     }
 
     fn topic(&mut self, topic: &Topic) -> Result<*mut rk::rd_kafka_topic_t> {
@@ -562,17 +563,14 @@ impl Producer for Writer {
         if self.transactional_id.is_none() {
             return Ok(());
         }
+        let Some(any) = partitions.first() else { return Ok(()) };
         let held = self.held_back(partitions)?;
-        if held.is_empty() {
-            return Ok(());
+        if !held.is_empty() {
+            let (name, count) = (self.name(), held.len());
+            tracing::warn!("{name}: a transaction stays open in {count} partitions: it is closed if it is one of this id");
         }
-        tracing::warn!(
-            "{}: {} partitions hold a transaction that is not decided: it is closed if it is one of this id",
-            self.name(),
-            held.len()
-        );
         self.begin()?;
-        let touched = self.touch(&held, group);
+        let touched = self.touch(&held, group, any);
         self.abort()?;
         touched
     }
