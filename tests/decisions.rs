@@ -38,6 +38,7 @@ fn backfilled(world: &World, case: &Case) -> Tables {
         output: Output::Shadow,
         latest_versions: false,
         finish: false,
+        then_live: false,
     };
     let (planned, run) = backfill::prepare(&world.site, &case.topology, &request).expect("the job is planned");
     let mut worker = worker(world, run);

@@ -10,16 +10,21 @@ use indicatif::HumanCount;
 use super::context::Context;
 use super::pipeline;
 use super::progress::Display;
+use super::promote;
 use super::report::{self, Exit};
-use super::run::text_of;
+use super::run::{self, Ready, text_of};
 use super::show::line;
 use super::signal::Stop;
 use crate::error::{Error, Result};
 use crate::job::Site;
 use crate::job::backfill::{self, Planned, Request};
 use crate::job::bounds::{self, Bound};
+use crate::job::live::{self, Prepared};
+use crate::job::promote::{Promotion, Which};
 use crate::job::state::StateDir;
+use crate::serve::{Metrics, Pipelines, Server};
 use crate::task::run::{Progress, Run, Worker};
+use crate::topology::Topology;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -43,6 +48,9 @@ pub struct Args {
     /// Declare that nothing more will come: windows still open at the end are emitted
     #[arg(long = "final")]
     pub finish: bool,
+    /// Take the live generation's place at the end, at an exact offset, and go on live
+    #[arg(long, conflicts_with = "finish")]
+    pub then_live: bool,
     /// Show what would be done, and change nothing
     #[arg(long)]
     pub dry_run: bool,
@@ -71,6 +79,7 @@ impl Args {
             },
             latest_versions: self.table_history.is_some(),
             finish: self.finish,
+            then_live: self.then_live,
         }
     }
 }
@@ -84,23 +93,27 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let topology = &compiled.topology;
     let mut request = args.request();
     let planned = backfill::plan(&site, topology, &request)?;
-    announce(topology.pipeline.as_str(), &planned, args.dry_run);
+    announce(topology.pipeline.as_str(), &planned, args);
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    if planned.finished {
+    if planned.finished && !args.then_live {
         line(&format!("job \"{}\" has finished before: nothing is left to do", planned.job));
         return Ok(Exit::Done);
     }
     // A live process may hold the state directory, and several jobs may run: each has a directory of its own inside.
-    let dir = context.settings.typed.state.dir.join("jobs").join(format!("{}.{}", topology.pipeline, planned.job));
+    let dir = state_dir(context, &topology.pipeline, &planned.job);
     let state = StateDir::lock(&dir)?;
     site.settings.state_dir = Some(dir);
     // The name that was shown is the name that runs, though another job may have begun meanwhile.
     request.job = Some(planned.job.clone());
-    let (planned, run) = backfill::prepare_as(&site, topology, &request, state.instance())?;
     compiled.lock.keep(site.registry.as_ref())?;
-    let progress = match work(&site, run, &planned, &stop) {
+    if args.then_live {
+        let successor = Successor { site, instance: state.instance().to_string(), topology: compiled.topology, stop };
+        return successor.run(&request, &planned, context);
+    }
+    let (planned, run) = backfill::prepare_as(&site, topology, &request, state.instance())?;
+    let progress = match work(&site, topology, run, &planned, &stop) {
         Ok(progress) => progress,
         Err((error, commits)) => {
             report::error(context.settings.typed.log.format, Some(&topology.pipeline), &error);
@@ -111,17 +124,79 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
         line(&format!("job \"{}\" was interrupted: go on with --job {}", planned.job, planned.job));
         return Ok(Exit::Failed);
     }
-    if let Err(error) = backfill::finish(&site, topology, &planned) {
-        report::error(context.settings.typed.log.format, Some(&topology.pipeline), &error);
-        return Ok(Exit::Failed);
-    }
     summary(&planned, &progress, args.finish);
     Ok(Exit::Done)
 }
 
-fn announce(pipeline: &str, planned: &Planned, dry_run: bool) {
-    let verb = match (dry_run, planned.resumed) {
+/// Where a job keeps its local copies of state and its identity.
+pub(super) fn state_dir(context: &Context, pipeline: &str, job: &str) -> PathBuf {
+    context.settings.typed.state.dir.join("jobs").join(format!("{pipeline}.{job}"))
+}
+
+/// `--then-live`: the backfill, the promotion, and the live pipeline, in one process.
+struct Successor {
+    site: Site,
+    instance: String,
+    topology: Topology,
+    stop: Stop,
+}
+
+impl Successor {
+    fn run(self, request: &Request, planned: &Planned, context: &Context) -> Result<Exit> {
+        let metrics = Metrics::install()?;
+        let watched = Arc::new(Pipelines::default());
+        let standby = Progress { standby: Some(format!("job \"{}\" is on its way", planned.job)), ..Progress::default() };
+        watched.watch(&self.topology.pipeline, Arc::new(Mutex::new(standby)));
+        let address = &context.settings.typed.serve.address;
+        let server = match address.as_str() {
+            "" => None,
+            address => Some(Server::start(address, metrics, watched.clone())?),
+        };
+        let exit = match self.take_over(request, planned) {
+            Ok(Some(prepared)) => {
+                let Successor { site, instance, topology, stop } = self;
+                let ready = Ready { topology, prepared, instance };
+                run::work(&site, vec![ready], &stop, &watched, context)
+            }
+            Ok(None) => {
+                line(&format!("job \"{}\" was interrupted: repeat the command to go on", planned.job));
+                Exit::Failed
+            }
+            Err((error, commits)) => {
+                report::error(context.settings.typed.log.format, Some(&self.topology.pipeline), &error);
+                Exit::of_worker(&error, commits)
+            }
+        };
+        drop(server);
+        Ok(exit)
+    }
+
+    /// Until its generation is live. `None`: asked to stop before.
+    fn take_over(&self, request: &Request, planned: &Planned) -> Result<Option<Prepared>, (Error, u64)> {
+        let Successor { site, topology, instance, stop } = self;
+        if !planned.finished {
+            let (planned, run) = backfill::prepare_as(site, topology, request, instance).map_err(|e| (e, 0))?;
+            let progress = work(site, topology, run, &planned, stop)?;
+            if stop.requested() {
+                return Ok(None);
+            }
+            summary(&planned, &progress, false);
+        }
+        let promoted = || -> Result<Option<Prepared>> {
+            let mut promotion = Promotion::open(site, topology, &Which::Job(planned.job.clone()), instance)?;
+            if !promote::drive(&mut promotion, stop)? {
+                return Ok(None);
+            }
+            live::prepare_as(site, topology, None, false, instance).map(Some)
+        };
+        promoted().map_err(|e| (e, 1))
+    }
+}
+
+fn announce(pipeline: &str, planned: &Planned, args: &Args) {
+    let verb = match (args.dry_run, planned.resumed) {
         (true, _) => "would run",
+        (false, true) if planned.finished => "has come to its end",
         (false, true) => "resumes",
         (false, false) => "starts",
     };
@@ -131,15 +206,18 @@ fn announce(pipeline: &str, planned: &Planned, dry_run: bool) {
     for (sink, topic) in &planned.outputs {
         text.push_str(&format!("\n  sink \"{sink}\" -> topic {topic}"));
     }
-    if dry_run {
+    if args.then_live {
+        text.push_str("\n  then it takes the live generation's place, where that one stops");
+    }
+    if args.dry_run {
         line(&text);
     } else {
         eprintln!("{text}");
     }
 }
 
-/// Runs the worker on its own thread, and shows how far it is.
-fn work(site: &Site, run: Run, planned: &Planned, stop: &Stop) -> Result<Progress, (Error, u64)> {
+/// Runs the worker on its own thread, shows how far it is, and records that it came to its end.
+fn work(site: &Site, topology: &Topology, run: Run, planned: &Planned, stop: &Stop) -> Result<Progress, (Error, u64)> {
     let mut worker = Worker::open(site.log.clone(), site.registry.clone(), run).map_err(|e| (e, 0))?;
     let progress: Arc<Mutex<Progress>> = worker.progress.clone();
     let asked = stop.clone();
@@ -157,7 +235,11 @@ fn work(site: &Site, run: Run, planned: &Planned, stop: &Stop) -> Result<Progres
     display.end();
     let now = snapshot();
     match thread.join() {
-        Ok(Ok(())) => Ok(now),
+        Ok(Ok(())) if stop.requested() => Ok(now),
+        Ok(Ok(())) => match backfill::finish(site, topology, planned) {
+            Ok(()) => Ok(now),
+            Err(error) => Err((error, now.commits.max(1))),
+        },
         Ok(Err(error)) => Err((error, now.commits)),
         Err(_) => Err((Error::failed("its thread ended without a result"), now.commits)),
     }

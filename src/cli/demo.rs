@@ -199,6 +199,7 @@ fn backfilled(world: &World, topology: &Topology) -> Result<(u32, Vec<Topic>)> {
         output: Output::Shadow,
         latest_versions: false,
         finish: true,
+        then_live: false,
     };
     let (planned, run) = backfill::prepare(&world.site, topology, &request)?;
     let bar = Bar::new(planned.records, "orders");

@@ -8,7 +8,8 @@ use super::context::Context;
 use super::report::Exit;
 use super::show::{Listing, Row, line, row};
 use crate::error::{Error, Result, nearest};
-use crate::job::control::{self, Control};
+use crate::job::control::{Control, JobState};
+use crate::job::ledger;
 use crate::log::{Isolation, Log, partitions_of};
 use crate::record::{Topic, TopicPartition};
 use crate::task::names::Names;
@@ -93,8 +94,8 @@ fn groups(args: &Args, context: &Context, log: &dyn Log) -> Result<Vec<Group>> {
 /// The groups of the live generation and of jobs that run.
 fn of_pipeline(context: &Context, log: &dyn Log, pipeline: &str) -> Result<Vec<Group>> {
     let names = Names::new(context.name_prefix(), pipeline, 1)?;
-    let Control { generations, live, jobs } = control::read(log, &names)?;
-    let running = jobs.values().filter(|job| job.state == control::JobState::Running).map(|job| job.generation);
+    let Control { generations, live, jobs, .. } = ledger::read(log, &names)?;
+    let running = jobs.values().filter(|job| job.state == JobState::Running).map(|job| job.generation);
     let group = |generation: u32| {
         let topics = generations.get(&generation)?.partitions.keys().map(Topic::new).collect();
         Some(Group { name: names.with_generation(generation).group(), topics: Some(topics) })

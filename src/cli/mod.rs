@@ -10,10 +10,12 @@ mod decode;
 pub mod demo;
 mod dlq;
 mod explain;
+mod jobs;
 mod lag;
 mod pipeline;
 mod print;
 mod progress;
+mod promote;
 mod range;
 mod report;
 mod reset;
@@ -164,6 +166,10 @@ enum Command {
     Run(run::Args),
     /// Replay a range of the topics through the same code
     Backfill(backfill::Args),
+    /// Make a generation live, at the offsets where the live one stops; also back to a former one
+    Promote(promote::Args),
+    /// Backfills and what became of them
+    Jobs(jobs::Args),
     /// The schema registry, with compatibility explained field by field
     Schema(schema::Args),
     /// How far pipelines are behind: records and event time
@@ -190,6 +196,8 @@ impl Command {
             Command::Explain(args) => explain::run(args, context),
             Command::Run(args) => run::run(args, context),
             Command::Backfill(args) => backfill::run(args, context),
+            Command::Promote(args) => promote::run(args, context),
+            Command::Jobs(args) => jobs::run(args, context),
             Command::Schema(args) => schema::run(args, context),
             Command::Lag(args) => lag::run(args, context),
             Command::Dlq(args) => dlq::run(args, context),
@@ -203,7 +211,7 @@ impl Command {
 
     /// Logs progress of its own.
     fn is_long_running(&self) -> bool {
-        matches!(self, Command::Run(_) | Command::Backfill(_))
+        matches!(self, Command::Run(_) | Command::Backfill(_) | Command::Promote(_))
     }
 }
 

@@ -17,10 +17,13 @@ use super::signal::Stop;
 use crate::error::{Error, Result};
 use crate::job::Site;
 use crate::job::bounds::{self, Bound};
+use crate::job::control::Stance;
 use crate::job::live::{self, Prepared};
+use crate::job::service::Service;
 use crate::job::state::StateDir;
 use crate::serve::{Collector, Life, Metrics, Pipelines, Server};
-use crate::task::run::{Progress, Run, Worker};
+use crate::task::run::Progress;
+use crate::topology::Topology;
 
 /// How often lag is measured for `/metrics`.
 const LAG_EVERY: Duration = Duration::from_secs(2);
@@ -56,14 +59,14 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let state = StateDir::lock(&context.settings.typed.state.dir)?;
     site.settings.state_dir = Some(state.path().to_path_buf());
     let mut ready = Vec::new();
-    for compiled in &compiled {
+    for compiled in compiled {
         let name = compiled.topology.pipeline.clone();
         let prepared = live::prepare_as(&site, &compiled.topology, args.from.as_ref(), args.until_caught_up, state.instance());
         let prepared =
             prepared.map_err(|e| if args.pipelines.len() > 1 { e.context(format!("pipeline \"{name}\"")) } else { e })?;
         compiled.lock.keep(site.registry.as_ref())?;
         announce(&name, &prepared);
-        ready.push((name, prepared));
+        ready.push(Ready { topology: compiled.topology, prepared, instance: state.instance().to_string() });
     }
     if let Some(server) = &server {
         tracing::info!("serving http://{}/metrics, /health and /ready", server.address());
@@ -104,9 +107,18 @@ fn compile(args: &Args, context: &Context, site: &Site) -> Result<Vec<Compiled>>
     Ok(compiled)
 }
 
+/// A pipeline about to start.
+pub(super) struct Ready {
+    pub topology: Topology,
+    pub prepared: Prepared,
+    pub instance: String,
+}
+
 fn announce(name: &str, prepared: &Prepared) {
     let generation = prepared.generation;
-    if prepared.first_start {
+    if let Stance::Standby(why) = &prepared.stance {
+        eprintln!("pipeline \"{name}\": generation {generation} stands by: {why}");
+    } else if prepared.first_start {
         eprintln!("pipeline \"{name}\": generation {generation} starts at {}", bounds::show(&prepared.start));
     } else {
         eprintln!("pipeline \"{name}\": generation {generation} goes on from its committed offsets");
@@ -117,14 +129,15 @@ fn announce(name: &str, prepared: &Prepared) {
 }
 
 /// One thread per pipeline; returns when all have ended.
-fn work(site: &Site, ready: Vec<(String, Prepared)>, stop: &Stop, watched: &Arc<Pipelines>, context: &Context) -> Exit {
+pub(super) fn work(site: &Site, ready: Vec<Ready>, stop: &Stop, watched: &Arc<Pipelines>, context: &Context) -> Exit {
     let collector = Collector::start(site.log.clone(), watched.clone(), LAG_EVERY);
     let (ended, endings) = channel();
     let mut left = BTreeSet::new();
-    for (name, prepared) in ready {
+    for ready in ready {
+        let name = ready.topology.pipeline.clone();
         left.insert(name.clone());
         watched.watch(&name, Arc::default());
-        spawn(site, name, prepared.run, stop, watched, ended.clone());
+        spawn(site, name, ready, stop, watched, ended.clone());
     }
     drop(ended);
     let mut exit = Exit::Done;
@@ -162,7 +175,7 @@ struct Ending {
     commits: u64,
 }
 
-fn spawn(site: &Site, name: String, run: Run, stop: &Stop, watched: &Arc<Pipelines>, ended: Sender<Ending>) {
+fn spawn(site: &Site, name: String, ready: Ready, stop: &Stop, watched: &Arc<Pipelines>, ended: Sender<Ending>) {
     let (site, stop, watched) = (site.clone(), stop.clone(), watched.clone());
     let thread = std::thread::Builder::new().name(name.clone());
     let at_once = ended.clone();
@@ -170,10 +183,10 @@ fn spawn(site: &Site, name: String, run: Run, stop: &Stop, watched: &Arc<Pipelin
     let spawned = thread.spawn(move || {
         let progress = std::sync::Mutex::new(Arc::<std::sync::Mutex<Progress>>::default());
         let work = || -> Result<()> {
-            let mut worker = Worker::open(site.log.clone(), site.registry.clone(), run)?;
-            *progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = worker.progress.clone();
-            watched.watch(&name, worker.progress.clone());
-            worker.run_until(|| stop.requested())
+            let mut service = Service::open(&site, &ready.topology, &ready.instance, ready.prepared)?;
+            *progress.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = service.progress.clone();
+            watched.watch(&name, service.progress.clone());
+            service.run_until(|| stop.requested())
         };
         // A broken invariant ends its pipeline, not the process.
         let result = std::panic::catch_unwind(AssertUnwindSafe(work))

@@ -5,15 +5,16 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::job::bounds::{self, Bound, Which};
-use crate::job::control::{Change, Control, JobRecord, JobState};
-use crate::job::{Site, control, prepare};
-use crate::log::Isolation;
-use crate::record::{OffsetVector, Timestamp, Topic, TopicPartition};
+use crate::job::control::{self, Change, Control, GenerationRecord, JobRecord, JobState};
+use crate::job::fence::Fence;
+use crate::job::{Site, ledger, prepare, range};
+use crate::record::{NextOffset, OffsetVector, Topic, TopicPartition};
 use crate::task::core::Cadence;
 use crate::task::decision;
 use crate::task::names::Names;
+use crate::task::outlet::Target;
 use crate::task::run::Run;
-use crate::topology::{self, Operation, Sink, Topology};
+use crate::topology::{self, Sink, Topology};
 
 /// Where a backfill writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,23 @@ pub struct Request {
     pub latest_versions: bool,
     /// `--final`: nothing more will come, so windows still open are emitted at the end.
     pub finish: bool,
+    /// It becomes live at its end: see [`super::promote`].
+    pub then_live: bool,
+}
+
+impl Request {
+    /// Goes on with a job that is recorded.
+    pub fn resume(job: &str) -> Request {
+        Request {
+            from: Bound::Earliest,
+            to: Bound::Latest,
+            job: Some(job.to_string()),
+            output: Output::Shadow,
+            latest_versions: true,
+            finish: false,
+            then_live: false,
+        }
+    }
 }
 
 /// A backfill with everything resolved.
@@ -52,6 +70,7 @@ pub struct Planned {
     /// Offsets in the range (an upper bound of the records: markers and compacted records leave holes).
     pub records: u64,
     finish: bool,
+    then_live: bool,
 }
 
 /// Resolves and checks everything, changes nothing.
@@ -65,6 +84,7 @@ struct Looked {
     names: Names,
     counts: Vec<i32>,
     fingerprint: String,
+    control: Control,
 }
 
 fn look(site: &Site, topology: &Topology, request: &Request) -> Result<Looked> {
@@ -72,9 +92,9 @@ fn look(site: &Site, topology: &Topology, request: &Request) -> Result<Looked> {
     let names = Names::new(&site.settings.name_prefix, &topology.pipeline, 1)?;
     let counts = prepare::sources(site, topology)?;
     let partitions = prepare::partitions(topology, &counts);
-    let control = control::read(site.log.as_ref(), &names)?;
+    let control = ledger::read(site.log.as_ref(), &names)?;
     let fingerprint = topology::fingerprint(topology, &Default::default());
-    let planned = match request.job.as_ref().and_then(|job| control.jobs.get(job)) {
+    let planned = match recorded(&control, request, &fingerprint) {
         Some(record) => resumed(topology, &control, record, &fingerprint)?,
         None => fresh(site, topology, request, &control, &names, &partitions)?,
     };
@@ -83,7 +103,18 @@ fn look(site: &Site, topology: &Topology, request: &Request) -> Result<Looked> {
         prepare::check_ids(site, begun, &topology.pipeline)?;
         prepare::check_offsets(site, begun, &topology.pipeline, &names.group(), &partitions)?;
     }
-    Ok(Looked { planned, names, counts, fingerprint })
+    Ok(Looked { planned, names, counts, fingerprint, control })
+}
+
+/// The job that the request goes on with: the one that it names, or, where the same command is given again, the last one that is to become
+/// live with this SQL.
+fn recorded<'c>(control: &'c Control, request: &Request, fingerprint: &str) -> Option<&'c JobRecord> {
+    if let Some(job) = &request.job {
+        return control.jobs.get(job);
+    }
+    let same = |generation: u32| control.generations.get(&generation).is_some_and(|g| g.fingerprint == fingerprint);
+    let goes_on = |job: &&JobRecord| job.then_live && job.state != JobState::Cancelled && same(job.generation);
+    control.jobs.values().filter(goes_on).max_by_key(|job| job.generation).filter(|_| request.then_live)
 }
 
 fn resumed(topology: &Topology, control: &Control, record: &JobRecord, fingerprint: &str) -> Result<Planned> {
@@ -98,17 +129,23 @@ fn resumed(topology: &Topology, control: &Control, record: &JobRecord, fingerpri
         ))
         .hint("resume it with the SQL it was started from, or give the new version another job name"));
     }
+    if record.state == JobState::Cancelled {
+        return Err(
+            Error::config(format!("job \"{}\" was cancelled", record.job)).hint("give the new one another name: --job NAME")
+        );
+    }
     let (from, to) = (control::parse_vector(&record.from)?, control::parse_vector(&record.to)?);
     Ok(Planned {
         job: record.job.clone(),
         resumed: true,
-        finished: record.state == JobState::Finished,
+        finished: record.state != JobState::Running,
         generation: record.generation,
         records: count(&from, &to),
         from,
         to,
         outputs: record.outputs.iter().map(|(sink, topic)| (sink.clone(), Topic::new(topic))).collect(),
         finish: record.finish,
+        then_live: record.then_live,
     })
 }
 
@@ -120,7 +157,7 @@ fn fresh(
     names: &Names,
     partitions: &[TopicPartition],
 ) -> Result<Planned> {
-    check_history(site, topology, request)?;
+    range::check_history(site, topology, request.latest_versions)?;
     let mut from = bounds::resolve(site.log.as_ref(), partitions, &request.from, Which::From)?;
     prepare::tables_from_start(site, topology, &mut from)?;
     let to = bounds::resolve(site.log.as_ref(), partitions, &request.to, Which::To)?;
@@ -130,16 +167,21 @@ fn fresh(
                 .hint("give a range that begins before it ends"));
         }
     }
-    check_mid_log(site, topology, &from)?;
+    range::check_mid_log(site, topology, &from)?;
     let generation = control.next_generation();
     let job = request.job.clone().unwrap_or_else(|| format!("b{generation}"));
     let outputs = topology.sinks.iter().map(|sink| Ok((sink.name.clone(), topic_of(names, sink, &job, request.output)?)));
     let outputs = outputs.collect::<Result<Vec<_>>>()?;
     if request.output == Output::Live {
-        check_unwritten(site, &outputs)?;
+        range::check_unwritten(site, &outputs)?;
     }
     let records = count(&from, &to);
-    Ok(Planned { job, resumed: false, finished: false, generation, from, to, outputs, records, finish: request.finish })
+    let (finish, then_live) = (request.finish, request.then_live);
+    if finish && then_live {
+        return Err(Error::config("--final and --then-live are given: a run that declares its end can't go on")
+            .hint("leave --final out: windows that are open at the end stay in the state, and live goes on with them"));
+    }
+    Ok(Planned { job, resumed: false, finished: false, generation, from, to, outputs, records, finish, then_live })
 }
 
 fn topic_of(names: &Names, sink: &Sink, job: &str, output: Output) -> Result<Topic> {
@@ -153,68 +195,68 @@ fn count(from: &OffsetVector, to: &OffsetVector) -> u64 {
     to.iter().map(|(partition, end)| (end.0 - from.get(partition).map_or(0, |start| start.0)).max(0) as u64).sum()
 }
 
-/// With a `from` in mid-log an aggregate without windows would miss what came before.
-fn check_mid_log(site: &Site, topology: &Topology, from: &OffsetVector) -> Result<()> {
-    let Some(operator) = prepare::has_updating_aggregate(topology) else { return Ok(()) };
-    let partitions: Vec<TopicPartition> = from.keys().cloned().collect();
-    let starts = site.log.start_offsets(&partitions)?;
-    match partitions.iter().find(|partition| from[*partition] > starts[*partition]) {
-        None => Ok(()),
-        Some(partition) => Err(Error::config(format!(
-            "\"{operator}\" aggregates without a window, and the range begins at offset {} of {partition}, above the log start {}",
-            from[partition], starts[partition]
-        ))
-        .hint("give --from earliest: what came before belongs to its result")),
-    }
-}
-
-/// A compacted topic has lost versions: a join with it is not what the live one was.
-fn check_history(site: &Site, topology: &Topology, request: &Request) -> Result<()> {
-    let joined = topology.nodes.iter().any(|node| matches!(node.operation, Operation::TemporalJoin(_)));
-    if request.latest_versions || !joined {
-        return Ok(());
-    }
-    for table in topology.sources.iter().filter(|source| source.table.is_some()) {
-        if site.log.topic(&table.topic)?.is_some_and(|info| info.compacted) {
-            return Err(Error::config(format!(
-                "table \"{}\" (line {}): topic \"{}\" is compacted, so versions that rows of the past had joined may be gone",
-                table.name, table.line, table.topic
-            ))
-            .hint("give --table-history latest to join what is left: the result is then not promised to equal the live one"));
-        }
-    }
-    Ok(())
-}
-
-/// `--output live` only into sinks that nothing has written.
-fn check_unwritten(site: &Site, outputs: &[(String, Topic)]) -> Result<()> {
-    for (sink, topic) in outputs {
-        let Some(info) = site.log.topic(topic)? else { continue };
-        let partitions = crate::log::partitions_of(topic, info.partitions);
-        let ends = site.log.end_offsets(&partitions, Isolation::Uncommitted)?;
-        if let Some((partition, end)) = ends.iter().find(|(_, end)| end.0 > 0) {
-            return Err(Error::config(format!("sink \"{sink}\": {partition} has been written already (its end is {end})"))
-                .hint("leave --output live out: the backfill then writes shadow topics of its own"));
-        }
-    }
-    Ok(())
-}
-
 /// Creates what the job needs, records it (unless it was recorded before), and returns the run.
 pub fn prepare(site: &Site, topology: &Topology, request: &Request) -> Result<(Planned, Run)> {
     prepare_as(site, topology, request, "00000000")
 }
 
 pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance: &str) -> Result<(Planned, Run)> {
-    let Looked { planned, names, counts, fingerprint } = look(site, topology, request)?;
+    let looked = look(site, topology, request)?;
+    let Looked { planned, names, counts, fingerprint, control } = &looked;
+    let (targets, letters) = outputs(site, topology, &looked)?;
+    let begun = match control.generations.get(&planned.generation) {
+        Some(begun) if planned.resumed => begun.clone(),
+        _ => {
+            let mut begun = control::new_generation(planned.generation, fingerprint, &topology.statements, &planned.from);
+            begun.job = Some(planned.job.clone());
+            begun.emit_from = range::emit_from(site, &planned.from)?.map(|from| from.0);
+            prepare::remember_sources(site, topology, &mut begun)?;
+            begun.offsets = prepare::first_offsets(site, topology, &names.group(), &planned.from)?;
+            if !record(site, names, planned, &begun)? {
+                // Another began at the same moment, perhaps this very job.
+                return prepare_as(site, topology, request, instance);
+            }
+            begun
+        }
+    };
+    let raise_tables = may_decide(site, names, control, topology, &planned.to)?;
+    let mut plan = prepare::plan(site, topology, names.clone(), counts.clone(), targets, letters)?;
+    plan.emit_from = begun.emit_from();
+    let settings = &site.settings;
+    let run = Run {
+        start: planned.from.clone(),
+        end: Some(planned.to.clone()),
+        finish: planned.finish,
+        cadence: Cadence::bulk(),
+        delivery: settings.delivery,
+        decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
+        idle_after: None,
+        raise_tables,
+        instance: instance.to_string(),
+        static_member: settings.state_dir.is_some(),
+        transaction_timeout: settings.transaction_timeout,
+        max_poll_records: settings.max_poll_records,
+        state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
+        checkpoint_interval: settings.checkpoint_interval,
+        permit: Some(Arc::new(Fence::job(site, names, &planned.job))),
+        plan: Arc::new(plan),
+    };
+    Ok((looked.planned, run))
+}
+
+/// Creates the topics that the job writes and owns. Returns the sinks' targets, and the partition count of the letter topics.
+fn outputs(site: &Site, topology: &Topology, looked: &Looked) -> Result<(Vec<Target>, i32)> {
+    let Looked { planned, names, counts, .. } = looked;
     let tasks = counts.iter().copied().max().unwrap_or(0);
     let outputs: BTreeMap<&str, &Topic> = planned.outputs.iter().map(|(sink, topic)| (sink.as_str(), topic)).collect();
+    let is_shadow = |sink: &Sink| *outputs[sink.name.as_str()] != sink.topic;
+    let shadow = topology.sinks.iter().all(is_shadow);
     let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(outputs[sink.name.as_str()].clone()))?;
-    if request.output == Output::Shadow {
+    if shadow {
         sinks.iter_mut().for_each(prepare::keep_for_ever);
     }
-    let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
-    prepare::check_topics(site, &mut sinks, request.output == Output::Shadow)?;
+    let mut internal = prepare::internal_topics(site, topology, names, counts)?;
+    prepare::check_topics(site, &mut sinks, shadow)?;
     prepare::check_topics(site, &mut internal, true)?;
     prepare::check_schemas(site, topology)?;
     site.log.create_topics(&sinks)?;
@@ -225,69 +267,60 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         topic => format!("{topic}-key"),
     };
     let targets = prepare::targets(site, topology, &sinks, &subject)?;
-    if !planned.resumed {
-        let mut record = control::new_generation(planned.generation, &fingerprint, &topology.statements, &planned.from);
-        record.job = Some(planned.job.clone());
-        prepare::remember_sources(site, topology, &mut record)?;
-        record.offsets = prepare::first_offsets(site, topology, &names.group(), &planned.from)?;
-        let change = Change::default().generation(&record).job(&job_record(&planned));
-        control::write(site.log.as_ref(), &names, instance, change)?;
-    }
-    let letters = internal[1].partitions.min(internal[2].partitions);
-    let mut plan = prepare::plan(site, topology, names, counts, targets, letters)?;
-    plan.emit_from = emit_from(site, &planned.from)?;
-    let settings = &site.settings;
-    let run = Run {
-        start: planned.from.clone(),
-        end: Some(planned.to.clone()),
-        finish: planned.finish,
-        cadence: Cadence::bulk(),
-        delivery: settings.delivery,
-        decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
-        idle_after: None,
-        raise_tables: true,
-        instance: instance.to_string(),
-        static_member: settings.state_dir.is_some(),
-        transaction_timeout: settings.transaction_timeout,
-        max_poll_records: settings.max_poll_records,
-        state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
-        checkpoint_interval: settings.checkpoint_interval,
-        plan: Arc::new(plan),
-    };
-    Ok((planned, run))
+    Ok((targets, internal[1].partitions.min(internal[2].partitions)))
 }
 
-/// With a range that begins in mid-log no window that starts before it is emitted: it would be incomplete. The bound is the highest
-/// record timestamp at the beginnings that lie in mid-log.
-fn emit_from(site: &Site, from: &OffsetVector) -> Result<Option<Timestamp>> {
-    let partitions: Vec<TopicPartition> = from.keys().cloned().collect();
-    let starts = site.log.start_offsets(&partitions)?;
-    let ends = site.log.end_offsets(&partitions, Isolation::Committed)?;
-    let mid: OffsetVector =
-        from.iter().filter(|(p, at)| **at > starts[*p] && **at < ends[*p]).map(|(p, at)| (p.clone(), *at)).collect();
-    let mut bound = None;
-    for (partition, at) in mid {
-        let mut reader = site.log.reader(crate::log::Isolation::Committed, &OffsetVector::from([(partition.clone(), at)]))?;
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while reader.positions()[&partition] < ends[&partition] && std::time::Instant::now() < deadline {
-            let chunks = reader.poll(std::time::Duration::from_millis(200), 1)?;
-            if let Some(millis) = chunks.iter().flat_map(|chunk| chunk.timestamps.first()).next() {
-                bound = bound.max(Timestamp::from_millis(*millis));
-                break;
-            }
+/// Records generation and job. `false`: one of them is taken by now.
+fn record(site: &Site, names: &Names, planned: &Planned, begun: &GenerationRecord) -> Result<bool> {
+    let (_, decisions) = decision::read_since(site.log.as_ref(), &names.decisions(), NextOffset(0))?;
+    let job = JobRecord {
+        format: control::FORMAT,
+        job: planned.job.clone(),
+        generation: planned.generation,
+        from: bounds::show(&planned.from),
+        to: bounds::show(&planned.to),
+        outputs: planned.outputs.iter().map(|(sink, topic)| (sink.clone(), topic.to_string())).collect(),
+        finish: planned.finish,
+        then_live: planned.then_live,
+        decisions: decisions.0,
+        attempt: None,
+        state: JobState::Running,
+    };
+    let control = ledger::change(site.log.as_ref(), names, |control| {
+        let free = !control.jobs.contains_key(&job.job) && !control.generations.contains_key(&begun.generation);
+        Ok(free.then(|| Change::default().generation(begun).job(&job)))
+    })?;
+    Ok(control.jobs.get(&job.job) == Some(&job) && control.generations.get(&begun.generation) == Some(begun))
+}
+
+/// A run makes decisions of its own only where no other run of the pipeline has been, and none may be going on beside a live one: that one
+/// would not know of them.
+fn may_decide(site: &Site, names: &Names, control: &Control, topology: &Topology, to: &OffsetVector) -> Result<bool> {
+    if control.live.is_some() {
+        return Ok(false);
+    }
+    let tables: Vec<&Topic> =
+        topology.sources.iter().filter(|source| source.table.is_some()).map(|source| &source.topic).collect();
+    let asked: Vec<TopicPartition> = to.keys().filter(|partition| tables.contains(&&partition.topic)).cloned().collect();
+    if asked.is_empty() {
+        return Ok(true);
+    }
+    for generation in control.generations.keys().filter(|generation| **generation != names.generation) {
+        let committed = site.log.committed(&names.with_generation(*generation).group(), &asked)?;
+        if committed.iter().any(|(partition, at)| at.next > to[partition]) {
+            return Ok(false);
         }
     }
-    Ok(bound)
+    Ok(true)
 }
 
-fn job_record(planned: &Planned) -> JobRecord {
-    let outputs = planned.outputs.iter().map(|(sink, topic)| (sink.clone(), topic.to_string())).collect();
-    control::new_job(&planned.job, planned.generation, &planned.from, &planned.to, outputs, planned.finish)
-}
-
-/// Records that the job is done.
+/// Records that the job has come to its end.
 pub fn finish(site: &Site, topology: &Topology, planned: &Planned) -> Result<()> {
     let names = Names::new(&site.settings.name_prefix, &topology.pipeline, planned.generation)?;
-    let record = JobRecord { state: JobState::Finished, ..job_record(planned) };
-    control::write(site.log.as_ref(), &names, "finish", Change::default().job(&record))
+    let to = bounds::show(&planned.to);
+    ledger::change(site.log.as_ref(), &names, |control| {
+        let ends = control.jobs.get(&planned.job).filter(|job| job.state == JobState::Running && job.to == to);
+        Ok(ends.map(|job| Change::default().job(&JobRecord { state: JobState::Finished, ..job.clone() })))
+    })?;
+    Ok(())
 }

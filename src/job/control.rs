@@ -1,21 +1,20 @@
-//! The control topic of a pipeline: which generation is live, and its jobs with their resolved vectors.
+//! What the control topic of a pipeline says: which generation is live, which is on its way there, and the jobs with their vectors.
 //!
-//! Compacted; keys are `generation.<N>`, `live` and `job.<name>`, values JSON with a format version. It is written in transactions of
-//! their own, and read to its end before a run starts.
+//! Compacted; keys are `generation.<N>`, `live`, `promotion` and `job.<name>`, values JSON with a format version. [`super::ledger`] reads
+//! and changes it.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::log::{CommittedOffsets, Isolation, Log, NewTopic, ProducerSettings};
-use crate::record::{NextOffset, OffsetVector, Outgoing};
+use crate::log::NewTopic;
+use crate::record::{NextOffset, OffsetVector, Timestamp};
 use crate::task::names::Names;
 use crate::topology::Statement;
 
 /// Format version of the records. Readers accept this and the one before.
-const FORMAT: u32 = 1;
+pub(super) const FORMAT: u32 = 1;
 
 /// One version of a pipeline.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,9 +33,15 @@ pub struct GenerationRecord {
     pub offsets: bool,
     /// Where its first run began: `topic:partition=offset,...`.
     pub from: String,
-    /// The job that made it; absent for a live one.
+    /// The job that made it; absent for one that began live.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub job: Option<String>,
+    /// It began in mid-log: windows that start before this (microseconds) would be incomplete and are never emitted.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub emit_from: Option<i64>,
+    /// Where it stood when another took its place: `topic:partition=offset,...`.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub ended_at: Option<String>,
     /// Version of the program that wrote it.
     pub version: String,
 }
@@ -84,6 +89,16 @@ pub struct JobRecord {
     /// Sink to topic.
     pub outputs: BTreeMap<String, String>,
     pub finish: bool,
+    /// It becomes live when it has come to its end.
+    #[serde(default)]
+    pub then_live: bool,
+    /// How far the decisions' topic had been read when the job began on its way to `to`. A decision that was recorded later about an offset
+    /// before `to` was not followed.
+    #[serde(default)]
+    pub decisions: i64,
+    /// The promotion for which it went to `to`, where the former generation had stopped.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub attempt: Option<String>,
     pub state: JobState,
 }
 
@@ -91,7 +106,49 @@ pub struct JobRecord {
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     Running,
+    /// At `to`.
     Finished,
+    /// Its generation is live.
+    Live,
+    /// Given up: its group and internal topics are gone.
+    Cancelled,
+}
+
+impl JobState {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            JobState::Running => "running",
+            JobState::Finished => "finished",
+            JobState::Live => "live",
+            JobState::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// A generation on its way to take the live one's place. Drawn in [`super::promote`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PromotionRecord {
+    pub format: u32,
+    /// Tells it from an earlier one of the same generations that was given up.
+    pub attempt: String,
+    /// The candidate.
+    pub generation: u32,
+    /// The live one, which stops.
+    pub former: u32,
+    /// Where the former one stopped: its committed offsets once its group was empty. Absent until then.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub at: Option<String>,
+}
+
+/// What a generation may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Stance {
+    /// Read on and write the live sinks.
+    Live,
+    /// It is being replaced and has stopped: it only publishes what it has shuffled, up to its vector.
+    Drain(PromotionRecord),
+    /// Nothing; why.
+    Standby(String),
 }
 
 /// What the control topic says.
@@ -100,6 +157,8 @@ pub struct Control {
     pub generations: BTreeMap<u32, GenerationRecord>,
     /// The generation that writes the live sinks.
     pub live: Option<u32>,
+    /// While it is there the live generation reads nothing more.
+    pub promotion: Option<PromotionRecord>,
     pub jobs: BTreeMap<String, JobRecord>,
 }
 
@@ -108,44 +167,32 @@ impl Control {
         self.generations.get(&self.live?)
     }
 
+    /// What the generation may do now.
+    pub fn stance(&self, generation: u32) -> Stance {
+        let standby = |text: String| Stance::Standby(text);
+        match (&self.promotion, self.live) {
+            (None, Some(live)) if live == generation => Stance::Live,
+            (_, None) => standby("no generation is live".to_string()),
+            (_, Some(live)) if live != generation => standby(format!("generation {live} is live")),
+            (Some(promotion), _) if promotion.at.is_some() => Stance::Drain(promotion.clone()),
+            (Some(promotion), _) => standby(format!("generation {} is taking its place", promotion.generation)),
+            (None, Some(_)) => unreachable!("the live generation without a promotion was the first case"),
+        }
+    }
+
+    /// The job whose shadow a generation writes.
+    pub fn job_of(&self, generation: u32) -> Option<&JobRecord> {
+        self.jobs.values().find(|job| job.generation == generation)
+    }
+
     pub fn next_generation(&self) -> u32 {
         self.generations.keys().max().map_or(1, |last| last + 1)
     }
 }
 
-/// Reads the control topic to its end; empty when it does not exist.
-pub fn read(log: &dyn Log, names: &Names) -> Result<Control> {
-    let topic = names.control();
-    if log.topic(&topic)?.is_none() {
-        return Ok(Control::default());
-    }
-    let partition = topic.partition(0);
-    let only = std::slice::from_ref(&partition);
-    let start = log.start_offsets(only)?[&partition];
-    let end = log.end_offsets(only, Isolation::Committed)?[&partition];
-    let mut control = Control::default();
-    if start >= end {
-        return Ok(control);
-    }
-    let mut reader = log.reader(Isolation::Committed, &OffsetVector::from([(partition.clone(), start)]))?;
-    let deadline = std::time::Instant::now() + Duration::from_secs(30);
-    while reader.positions()[&partition] < end {
-        for chunk in reader.poll(Duration::from_millis(100), 10_000)? {
-            for row in 0..chunk.len() {
-                let key = String::from_utf8_lossy(chunk.keys.get(row).unwrap_or_default()).into_owned();
-                let place = format!("{partition} offset {}", chunk.offsets[row]);
-                control.apply(&key, chunk.values.get(row)).map_err(|e| e.context(place))?;
-            }
-        }
-        if std::time::Instant::now() > deadline {
-            return Err(Error::away(format!("{partition}: not read to its end {end} within 30 s")));
-        }
-    }
-    Ok(control)
-}
-
 impl Control {
-    fn apply(&mut self, key: &str, value: Option<&[u8]>) -> Result<()> {
+    /// Takes one record of the topic.
+    pub(super) fn apply(&mut self, key: &str, value: Option<&[u8]>) -> Result<()> {
         if let Some(number) = key.strip_prefix("generation.") {
             let number: u32 = number.parse().map_err(|_| Error::corrupt(format!("key \"{key}\" has no generation number")))?;
             match value {
@@ -159,6 +206,8 @@ impl Control {
             };
         } else if key == "live" {
             self.live = value.map(decode).transpose()?;
+        } else if key == "promotion" {
+            self.promotion = value.map(decode).transpose()?;
         }
         Ok(())
     }
@@ -173,7 +222,7 @@ fn decode<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T> {
 /// Changes to the control topic that happen together.
 #[derive(Debug, Default)]
 pub struct Change {
-    records: Vec<(String, Option<Vec<u8>>)>,
+    pub(super) records: Vec<(String, Option<Vec<u8>>)>,
 }
 
 impl Change {
@@ -193,13 +242,41 @@ impl Change {
         self
     }
 
+    pub fn promotion(mut self, record: &PromotionRecord) -> Change {
+        self.put("promotion".into(), record);
+        self
+    }
+
+    pub fn no_promotion(mut self) -> Change {
+        self.records.push(("promotion".into(), None));
+        self
+    }
+
     pub fn job(mut self, record: &JobRecord) -> Change {
         self.put(format!("job.{}", record.job), record);
         self
     }
 
+    pub fn no_job(mut self, job: &str) -> Change {
+        self.records.push((format!("job.{job}"), None));
+        self
+    }
+
     fn put(&mut self, key: String, value: &impl Serialize) {
         self.records.push((key, Some(serde_json::to_vec(value).expect("records have string keys only"))));
+    }
+}
+
+impl GenerationRecord {
+    pub fn emit_from(&self) -> Option<Timestamp> {
+        self.emit_from.map(Timestamp)
+    }
+}
+
+impl PromotionRecord {
+    pub fn new(generation: u32, former: u32) -> PromotionRecord {
+        let attempt = format!("{:016x}", rand::random::<u64>());
+        PromotionRecord { format: FORMAT, attempt, generation, former, at: None }
     }
 }
 
@@ -214,27 +291,9 @@ pub fn new_generation(generation: u32, fingerprint: &str, statements: &[Statemen
         offsets: false,
         from: super::bounds::show(from),
         job: None,
+        emit_from: None,
+        ended_at: None,
         version: env!("CARGO_PKG_VERSION").into(),
-    }
-}
-
-pub fn new_job(
-    job: &str,
-    generation: u32,
-    from: &OffsetVector,
-    to: &OffsetVector,
-    outputs: BTreeMap<String, String>,
-    finish: bool,
-) -> JobRecord {
-    JobRecord {
-        format: FORMAT,
-        job: job.to_string(),
-        generation,
-        from: super::bounds::show(from),
-        to: super::bounds::show(to),
-        outputs,
-        finish,
-        state: JobState::Running,
     }
 }
 
@@ -242,21 +301,6 @@ pub fn new_job(
 pub fn new_topic(names: &Names, replication: i32) -> NewTopic {
     let config = BTreeMap::from([("cleanup.policy".to_string(), "compact".to_string())]);
     NewTopic { topic: names.control(), partitions: 1, replication, config }
-}
-
-/// Writes changes in one transaction. `instance` names the writer.
-pub fn write(log: &dyn Log, names: &Names, instance: &str, change: Change) -> Result<()> {
-    let mut records = Outgoing::default();
-    let now = chrono::Utc::now().timestamp_millis();
-    for (key, value) in &change.records {
-        records.push(0, now, Some(key.as_bytes()), value.as_deref(), Vec::new());
-    }
-    let id = format!("{}{}.control.{instance}", names.prefix, names.pipeline);
-    let settings = ProducerSettings { transactional_id: Some(id), transaction_timeout: Duration::from_secs(15) };
-    let mut producer = log.producer(&settings)?;
-    producer.begin()?;
-    producer.send(&names.control(), &records)?;
-    producer.commit(&CommittedOffsets::new(), None)
 }
 
 /// A vector as a control record holds it.

@@ -4,12 +4,16 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::job::bounds::{self, Bound, Which};
-use crate::job::{Site, control, prepare};
+use crate::job::control::{self, Change, Control, GenerationRecord, PromotionRecord, Stance};
+use crate::job::fence::Fence;
+use crate::job::{Site, ledger, prepare};
 use crate::log::Isolation;
-use crate::record::OffsetVector;
+use crate::record::{NextOffset, OffsetVector, TopicPartition};
 use crate::task::core::Cadence;
 use crate::task::decision;
 use crate::task::names::Names;
+use crate::task::outlet::Target;
+use crate::task::permit::Permit;
 use crate::task::run::Run;
 use crate::topology::{self, Statement, Topology};
 
@@ -20,6 +24,8 @@ pub struct Prepared {
     pub start: OffsetVector,
     pub generation: u32,
     pub first_start: bool,
+    /// What the generation may do: unless it is live, `run` would leave at once.
+    pub stance: Stance,
 }
 
 /// Checks everything, then creates topics, registers schemas and, at the first start, writes the generation.
@@ -48,22 +54,18 @@ pub fn prepare_as(
     let names = Names::new(&site.settings.name_prefix, &topology.pipeline, 1)?;
     let counts = prepare::sources(site, topology)?;
     let partitions = prepare::partitions(topology, &counts);
-    let tasks = counts.iter().copied().max().unwrap_or(0);
-    let control = control::read(site.log.as_ref(), &names)?;
+    let control = ledger::read(site.log.as_ref(), &names)?;
     let fingerprint = topology::fingerprint(topology, &Default::default());
-    let (generation, first_start) = match control.live() {
-        Some(live) => {
-            check_generation(topology, live, &fingerprint, from)?;
-            check_partitions(topology, live, &counts)?;
-            prepare::check_ids(site, live, &topology.pipeline)?;
-            let group = names.clone().with_generation(live.generation).group();
-            prepare::check_offsets(site, live, &topology.pipeline, &group, &partitions)?;
-            (live.generation, false)
-        }
-        None => (control.next_generation(), true),
-    };
-    let names = names.with_generation(generation);
-    let start = match control.live() {
+    let known = control.live().cloned();
+    if let Some(live) = &known {
+        check_generation(topology, live, &control, &fingerprint, from)?;
+        check_partitions(topology, live, &counts)?;
+        prepare::check_ids(site, live, &topology.pipeline)?;
+        let group = names.with_generation(live.generation).group();
+        prepare::check_offsets(site, live, &topology.pipeline, &group, &partitions)?;
+    }
+    let names = names.with_generation(known.as_ref().map_or(control.next_generation(), |live| live.generation));
+    let start = match &known {
         Some(live) => complete(control::parse_vector(&live.from)?, &partitions),
         None => {
             let mut start = bounds::resolve(site.log.as_ref(), &partitions, from.unwrap_or(&Bound::Earliest), Which::From)?;
@@ -71,28 +73,21 @@ pub fn prepare_as(
             start
         }
     };
-    let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(sink.topic.clone()))?;
-    let mut internal = prepare::internal_topics(site, topology, &names, &counts)?;
-    prepare::check_topics(site, &mut sinks, false)?;
-    prepare::check_topics(site, &mut internal, true)?;
-    prepare::check_schemas(site, topology)?;
-    // From here on things are made.
-    site.log.create_topics(&sinks)?;
-    site.log.create_topics(&internal)?;
-    let targets = prepare::targets(site, topology, &sinks, &|_, subject| subject.to_string())?;
-    if first_start {
-        let mut record = control::new_generation(generation, &fingerprint, &topology.statements, &start);
-        prepare::remember_sources(site, topology, &mut record)?;
-        record.offsets = prepare::first_offsets(site, topology, &names.group(), &start)?;
-        let change = control::Change::default().generation(&record).live(generation);
-        control::write(site.log.as_ref(), &names, instance, change)?;
-    }
+    let (targets, letters) = outputs(site, topology, &names, &counts)?;
+    let (first_start, live) = match known {
+        Some(live) => (false, live),
+        None => match first(site, topology, &names, &fingerprint, &start)? {
+            Some(live) => (true, live),
+            // Another process began at the same moment.
+            None => return prepare_as(site, topology, from, until_caught_up, instance),
+        },
+    };
     let end = match until_caught_up {
         true => Some(site.log.end_offsets(&partitions, Isolation::Committed)?),
         false => None,
     };
-    let letters = internal[1].partitions.min(internal[2].partitions);
-    let plan = prepare::plan(site, topology, names, counts, targets, letters)?;
+    let mut plan = prepare::plan(site, topology, names.clone(), counts, targets, letters)?;
+    plan.emit_from = live.emit_from();
     let settings = &site.settings;
     let run = Run {
         start: start.clone(),
@@ -109,15 +104,64 @@ pub fn prepare_as(
         max_poll_records: settings.max_poll_records,
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
         checkpoint_interval: settings.checkpoint_interval,
+        permit: Some(Arc::new(Fence::live(site, &names))),
         plan: Arc::new(plan),
     };
-    Ok(Prepared { run, start, generation, first_start })
+    let stance = if first_start { Stance::Live } else { control.stance(live.generation) };
+    Ok(Prepared { run, start, generation: live.generation, first_start, stance })
+}
+
+/// Creates the topics that a live generation writes and owns, and registers its schemas. Returns the sinks' targets, and the partition count
+/// of the letter topics. What is refused is refused before anything is made.
+pub(super) fn outputs(site: &Site, topology: &Topology, names: &Names, counts: &[i32]) -> Result<(Vec<Target>, i32)> {
+    let tasks = counts.iter().copied().max().unwrap_or(0);
+    let mut sinks = prepare::sink_topics(site, topology, tasks, &|sink| Ok(sink.topic.clone()))?;
+    let mut internal = prepare::internal_topics(site, topology, names, counts)?;
+    prepare::check_topics(site, &mut sinks, false)?;
+    prepare::check_topics(site, &mut internal, true)?;
+    prepare::check_schemas(site, topology)?;
+    site.log.create_topics(&sinks)?;
+    site.log.create_topics(&internal)?;
+    let targets = prepare::targets(site, topology, &sinks, &|_, subject| subject.to_string())?;
+    Ok((targets, internal[1].partitions.min(internal[2].partitions)))
+}
+
+/// Writes the generation of a first start. `None`: the control topic says something else by now.
+fn first(
+    site: &Site,
+    topology: &Topology,
+    names: &Names,
+    fingerprint: &str,
+    start: &OffsetVector,
+) -> Result<Option<GenerationRecord>> {
+    let mut record = control::new_generation(names.generation, fingerprint, &topology.statements, start);
+    prepare::remember_sources(site, topology, &mut record)?;
+    record.offsets = prepare::first_offsets(site, topology, &names.group(), start)?;
+    let now = ledger::change(site.log.as_ref(), names, |control| {
+        let free = control.live.is_none() && !control.generations.contains_key(&record.generation);
+        Ok(free.then(|| Change::default().generation(&record).live(record.generation)))
+    })?;
+    Ok((now.live() == Some(&record)).then_some(record))
+}
+
+/// The same generation, once its sources have stopped: up to its vector, and what it has shuffled through to its sinks.
+pub(super) fn draining(site: &Site, prepared: Prepared, promotion: &PromotionRecord) -> Result<Run> {
+    let vector = control::parse_vector(promotion.at.as_deref().unwrap_or_default())?;
+    let names = prepared.run.plan.names.clone();
+    Ok(Run {
+        end: Some(vector),
+        cadence: Cadence::bulk(),
+        idle_after: None,
+        permit: Some(Arc::new(Fence::drain(site, &names, promotion.clone())) as Arc<dyn Permit>),
+        ..prepared.run
+    })
 }
 
 /// `run` with another fingerprint than the live one is refused, statement by statement.
 fn check_generation(
     topology: &Topology,
-    live: &control::GenerationRecord,
+    live: &GenerationRecord,
+    control: &Control,
     fingerprint: &str,
     from: Option<&Bound>,
 ) -> Result<()> {
@@ -131,10 +175,7 @@ fn check_generation(
             live.generation,
             diff.join("\n  ")
         ))
-        .hint(format!(
-            "go back to the former SQL, or start over with \"tidemill reset {name} --yes\"; to look at the new version first, \
-             \"tidemill backfill\" it into a shadow"
-        )));
+        .hint(remedies(name, control, fingerprint)));
     }
     if from.is_some() {
         return Err(Error::config(format!(
@@ -146,8 +187,25 @@ fn check_generation(
     Ok(())
 }
 
+/// What to do about another version than the live one.
+fn remedies(name: &str, control: &Control, fingerprint: &str) -> String {
+    let made =
+        control.generations.values().filter(|generation| generation.fingerprint == fingerprint).map(|g| g.generation).max();
+    let first = match made {
+        Some(generation) => {
+            format!("this version is generation {generation}: make it live with \"tidemill promote PIPELINE.sql\"")
+        }
+        None => {
+            "let this version catch up in a shadow and take over at an exact offset with \"tidemill backfill PIPELINE.sql --from \
+                 earliest --to latest --then-live\""
+                .to_string()
+        }
+    };
+    format!("{first}; or go back to the former SQL, or start over with \"tidemill reset {name} --yes\"")
+}
+
 /// The partition counts belong to the generation.
-fn check_partitions(topology: &Topology, live: &control::GenerationRecord, counts: &[i32]) -> Result<()> {
+pub(super) fn check_partitions(topology: &Topology, live: &GenerationRecord, counts: &[i32]) -> Result<()> {
     if !topology.nodes.iter().any(|node| node.operation.stateful()) {
         return Ok(());
     }
@@ -166,9 +224,9 @@ fn check_partitions(topology: &Topology, live: &control::GenerationRecord, count
 }
 
 /// New partitions of a stateless pipeline begin at their start.
-fn complete(mut start: OffsetVector, partitions: &[crate::record::TopicPartition]) -> OffsetVector {
+fn complete(mut start: OffsetVector, partitions: &[TopicPartition]) -> OffsetVector {
     for partition in partitions {
-        start.entry(partition.clone()).or_insert(crate::record::NextOffset(0));
+        start.entry(partition.clone()).or_insert(NextOffset(0));
     }
     start
 }

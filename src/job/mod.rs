@@ -6,10 +6,17 @@
 
 pub mod backfill;
 pub mod bounds;
+mod candidate;
 pub mod control;
+mod fence;
+pub mod jobs;
+pub mod ledger;
 pub mod live;
 pub mod prepare;
+pub mod promote;
+mod range;
 pub mod reset;
+pub mod service;
 pub mod state;
 
 use std::path::PathBuf;

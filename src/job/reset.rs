@@ -1,7 +1,8 @@
 //! Starting over: deletes what the live generation owns (its group, state and internal topics), never a sink or a source.
 
 use crate::error::{Error, Result};
-use crate::job::{Site, control};
+use crate::job::control::Change;
+use crate::job::{Site, ledger};
 use crate::record::Topic;
 use crate::task::names::Names;
 
@@ -18,7 +19,7 @@ pub struct ResetPlan {
 /// `Config` when the pipeline has no live generation.
 pub fn plan(site: &Site, pipeline: &str) -> Result<ResetPlan> {
     let names = Names::new(&site.settings.name_prefix, pipeline, 1)?;
-    let control = control::read(site.log.as_ref(), &names)?;
+    let control = ledger::read(site.log.as_ref(), &names)?;
     let Some(generation) = control.live else {
         return Err(Error::config(format!("pipeline \"{pipeline}\" has no live generation (topic \"{}\")", names.control()))
             .hint("check the name and name_prefix; \"tidemill print\" of the control topic shows what is there"));
@@ -32,7 +33,7 @@ pub fn plan(site: &Site, pipeline: &str) -> Result<ResetPlan> {
 pub fn perform(site: &Site, plan: &ResetPlan) -> Result<()> {
     let names = Names::new(&site.settings.name_prefix, &plan.pipeline, plan.generation)?;
     site.log.delete_group(&plan.group)?;
-    control::write(site.log.as_ref(), &names, "reset", control::Change::default().no_live())?;
+    ledger::change(site.log.as_ref(), &names, |_| Ok(Some(Change::default().no_live().no_promotion())))?;
     site.log.delete_topics(&plan.topics)?;
     if let Some(dir) = &site.settings.state_dir {
         let copy = dir.join(&plan.group);

@@ -105,6 +105,9 @@ fn describe(name: &str, life: &Life, progress: &Progress) -> (bool, Value) {
     match life {
         Life::Failed(error) => waits.push(format!("it failed: {error}")),
         Life::Ended => {}
+        Life::Running if progress.standby.is_some() => {
+            waits.push(format!("it stands by: {}", progress.standby.as_deref().unwrap_or_default()));
+        }
         Life::Running if progress.restoring => waits.push("it restores its state from the changelog".to_string()),
         Life::Running if !progress.ready => waits.push("it waits for partitions of its consumer group".to_string()),
         Life::Running => {}

@@ -63,13 +63,22 @@ pub fn encode(decisions: &[Decision]) -> Outgoing {
 /// # Errors
 /// `Corrupt`, with the place, for a record that this version can't have written.
 pub fn read(log: &dyn Log, topic: &Topic) -> Result<Vec<Decision>> {
+    Ok(read_since(log, topic, NextOffset(0))?.0)
+}
+
+/// The decisions that were recorded at or after a position of the topic, and the position behind them.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_since(log: &dyn Log, topic: &Topic, since: NextOffset) -> Result<(Vec<Decision>, NextOffset)> {
     if log.topic(topic)?.is_none() {
-        return Ok(Vec::new());
+        return Ok((Vec::new(), since));
     }
     let partition = topic.partition(0);
     let only = std::slice::from_ref(&partition);
-    let start = log.start_offsets(only)?[&partition];
-    let end = log.end_offsets(only, Isolation::Committed)?[&partition];
+    let start = log.start_offsets(only)?[&partition].max(since);
+    // The high watermark: an open transaction must not hide decisions that were recorded after it began.
+    let end = log.end_offsets(only, Isolation::Uncommitted)?[&partition];
     let mut found: BTreeMap<(TopicPartition, NextOffset), Watermark> = BTreeMap::new();
     if start < end {
         let mut reader = log.reader(Isolation::Committed, &OffsetVector::from([(partition.clone(), start)]))?;
@@ -90,7 +99,8 @@ pub fn read(log: &dyn Log, topic: &Topic) -> Result<Vec<Decision>> {
             }
         }
     }
-    Ok(found.into_iter().map(|((partition, at), to)| Decision { partition, at, to }).collect())
+    let decisions = found.into_iter().map(|((partition, at), to)| Decision { partition, at, to });
+    Ok((decisions.collect(), end.max(since)))
 }
 
 fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Decision>> {

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::error::Result;
 use crate::log::{CommittedOffsets, Isolation, Log, partitions_of};
 use crate::record::{NextOffset, OffsetVector, TopicPartition};
+use crate::task::decision::Decision;
 use crate::task::graph::Task;
 use crate::task::plan::Plan;
 use crate::task::progress;
@@ -24,6 +25,8 @@ pub struct Ends {
     exchanges: Vec<Exchanged>,
     /// The run declares at its end that nothing more will come: a source partition is done when its watermark says so.
     finish: bool,
+    /// Source partitions about which decisions are recorded: done when they have been followed.
+    decided: BTreeMap<TopicPartition, Watermark>,
     /// Partitions of tables, which are done when they have been raised to where the stream partitions are that they meet.
     tables: BTreeMap<TopicPartition, Vec<TopicPartition>>,
 }
@@ -37,7 +40,7 @@ struct Exchanged {
 }
 
 impl Ends {
-    pub fn new(plan: &Plan, sources: &OffsetVector, finish: bool, raise_tables: bool) -> Result<Ends> {
+    pub fn new(plan: &Plan, sources: &OffsetVector, finish: bool, raise_tables: bool, decisions: &[Decision]) -> Result<Ends> {
         let mut exchanges: Vec<Exchanged> = Vec::new();
         for node in plan.topology.exchanges() {
             let topic = plan.names.repartition(&plan.topology.nodes[node].id)?;
@@ -51,7 +54,14 @@ impl Ends {
         }
         let raised = plan.source_partitions().filter(|p| raise_tables && !finish && plan.is_table(&p.topic));
         let tables = raised.map(|partition| (partition.clone(), plan.met_by(&partition))).collect();
-        Ok(Ends { known: sources.clone(), exchanges, finish, tables })
+        let mut decided: BTreeMap<TopicPartition, Watermark> = BTreeMap::new();
+        for Decision { partition, at, to } in decisions {
+            if sources.get(partition).is_some_and(|end| at <= end) {
+                let known = decided.entry(partition.clone()).or_insert(*to);
+                *known = (*known).max(*to);
+            }
+        }
+        Ok(Ends { known: sources.clone(), exchanges, finish, decided, tables })
     }
 
     pub fn get(&self, partition: &TopicPartition) -> Option<NextOffset> {
@@ -124,10 +134,17 @@ impl Ends {
         met.iter().map(of).min().is_none_or(|to| to == Watermark::MIN || of(partition) >= to)
     }
 
+    /// Whether what is decided about a partition up to its end has been followed: rows that a raise released come after the offsets.
+    fn followed(&self, partition: &TopicPartition, committed: &CommittedOffsets) -> bool {
+        let Some(decided) = self.decided.get(partition) else { return true };
+        let state = committed.get(partition).and_then(|committed| progress::from_committed(partition, committed).ok());
+        state.is_some_and(|state| state.watermark >= *decided)
+    }
+
     fn all_done(&self, partitions: &[TopicPartition], committed: &CommittedOffsets, start: &OffsetVector) -> bool {
         partitions.iter().all(|partition| {
             let Some(end) = self.known.get(partition) else { return false };
-            if !self.raised(partition, committed) {
+            if !self.raised(partition, committed) || !self.followed(partition, committed) {
                 return false;
             }
             let exchanged = self.exchanges.iter().any(|exchange| exchange.partitions.contains(partition));

@@ -14,6 +14,7 @@ pub mod idle;
 pub mod letters;
 pub mod names;
 pub mod outlet;
+pub mod permit;
 pub mod plan;
 pub mod progress;
 pub mod restore;

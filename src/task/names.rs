@@ -79,6 +79,11 @@ impl Names {
         self.of_pipeline("control")
     }
 
+    /// The transactional id of whoever changes the control topic: one at a time.
+    pub fn control_writer(&self) -> String {
+        self.control().to_string()
+    }
+
     pub fn decisions(&self) -> Topic {
         self.of_pipeline("decisions")
     }

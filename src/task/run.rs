@@ -21,6 +21,7 @@ use crate::task::decision::{self, Decision};
 use crate::task::ends::Ends;
 use crate::task::graph::{Prepared, Task};
 use crate::task::idle::{self, Quiet, Stand};
+use crate::task::permit::Permit;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::progress;
 use crate::task::restore::{self, Sources};
@@ -62,6 +63,8 @@ pub struct Run {
     /// The pipeline's folder under the state directory; `None`: no local checkpoints.
     pub state: Option<PathBuf>,
     pub checkpoint_interval: Duration,
+    /// Asked after every assignment before the first commit, and about once a second; `None`: it is always granted.
+    pub permit: Option<Arc<dyn Permit>>,
 }
 
 /// What one step did.
@@ -97,6 +100,8 @@ pub struct Progress {
     /// Schema ids that the registry could not be asked for; their records wait.
     pub waiting_for_schemas: usize,
     pub left: bool,
+    /// Why it holds no tasks though it runs: another generation is live.
+    pub standby: Option<String>,
 }
 
 /// A chunk whose writer schema could not be fetched yet.
@@ -140,6 +145,10 @@ pub struct Worker {
     said_away_at: Option<Instant>,
     /// When this process was last fenced, at most as often as it takes to suspect a rival.
     fenced_at: VecDeque<Instant>,
+    /// Not asked for since the last assignment.
+    unpermitted: bool,
+    asked_permit_at: Option<Instant>,
+    dismissed: bool,
     pub progress: Arc<Mutex<Progress>>,
 }
 
@@ -157,6 +166,8 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 const LOOK_AT_TABLES_EVERY: Duration = Duration::from_millis(50);
 /// How often the group's offsets are asked for near the end of a bounded run.
 const ENDS_EVERY: Duration = Duration::from_millis(20);
+/// How often it is asked whether this run may still commit.
+const PERMIT_EVERY: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Opens the producer (fencing a former one of this instance) and joins the group.
@@ -168,7 +179,8 @@ impl Worker {
         let mut producer = log.producer(&producer_settings(&run))?;
         settle(producer.as_mut(), &run.plan)?;
         let consumer = join(log.as_ref(), &run)?;
-        let ends = run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish, run.raise_tables)).transpose()?;
+        let ends =
+            run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish, run.raise_tables, &run.decisions)).transpose()?;
         let of_lead =
             |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
         let leads = run.plan.leads().iter().filter_map(of_lead).collect();
@@ -199,6 +211,9 @@ impl Worker {
             away_since: None,
             said_away_at: None,
             fenced_at: VecDeque::new(),
+            unpermitted: true,
+            asked_permit_at: None,
+            dismissed: false,
             progress: Arc::default(),
         })
     }
@@ -274,6 +289,11 @@ impl Worker {
         self.core.commits
     }
 
+    /// It left, or is leaving, because it may not commit any more.
+    pub fn is_dismissed(&self) -> bool {
+        self.dismissed
+    }
+
     fn name(&self) -> &str {
         &self.run.plan.names.pipeline
     }
@@ -293,6 +313,7 @@ impl Worker {
         if self.core.has_left() {
             return Ok(Step::Left);
         }
+        self.keep_permit()?;
         self.retry_parked()?;
         self.patience = wait;
         let wait = self.core.due_in_ms(self.now_ms()).map_or(wait, |due| wait.min(Duration::from_millis(due)));
@@ -312,6 +333,7 @@ impl Worker {
             Polled::Assigned(partitions) => {
                 let partitions = self.admit(partitions)?;
                 tracing::info!(pipeline = self.name(), partitions = show(&partitions), "assigned");
+                self.unpermitted = true;
                 self.event(Event::Assigned(partitions));
                 Step::Worked
             }
@@ -336,6 +358,30 @@ impl Worker {
         self.event(Event::Tick);
         self.perform()?;
         Ok(step)
+    }
+
+    /// Leaves when this run may not commit any more.
+    fn keep_permit(&mut self) -> Result<()> {
+        let asked =
+            !self.unpermitted && self.asked_permit_at.is_some_and(|at| at.elapsed() < PERMIT_EVERY.min(10 * self.patience));
+        if asked || self.dismissed || self.core.has_left() || self.granted()? {
+            return Ok(());
+        }
+        self.dismiss();
+        self.perform()
+    }
+
+    fn granted(&mut self) -> Result<bool> {
+        let granted = self.run.permit.as_ref().map_or(Ok(true), |permit| permit.granted())?;
+        self.asked_permit_at = Some(Instant::now());
+        self.unpermitted &= !granted;
+        Ok(granted)
+    }
+
+    fn dismiss(&mut self) {
+        tracing::info!(pipeline = self.name(), generation = self.run.plan.names.generation, "may not commit any more: it leaves");
+        self.dismissed = true;
+        self.event(Event::Stop);
     }
 
     /// Partitions that were added to a source while this runs: keys may have moved to them, away from their state. Without state they are
@@ -668,6 +714,13 @@ impl Worker {
     }
 
     fn commit(&mut self) -> Result<()> {
+        if self.unpermitted && !self.granted()? {
+            if !self.dismissed {
+                self.dismiss();
+            }
+            self.event(Event::CommitFailed(Error::new(Kind::Abort, "this generation is not live any more")));
+            return Ok(());
+        }
         let began = Instant::now();
         let mut offsets = CommittedOffsets::new();
         let mut sent = Ok(());

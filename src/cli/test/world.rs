@@ -65,9 +65,15 @@ impl World {
 
     /// Reads the given topics (sink by sink) as a consumer with `read_committed` would.
     pub fn tables(&self, topology: &Topology, topics: &[Topic], generation: u32) -> Result<Tables> {
+        let topics: Vec<Vec<Topic>> = topics.iter().map(|topic| vec![topic.clone()]).collect();
+        self.tables_over(topology, &topics, generation)
+    }
+
+    /// The same where a sink's rows are in several topics, one after the other.
+    pub fn tables_over(&self, topology: &Topology, topics: &[Vec<Topic>], generation: u32) -> Result<Tables> {
         let mut tables = Tables::default();
-        for (sink, topic) in topology.sinks.iter().zip(topics) {
-            let mut rows = self.rows(sink, topic)?;
+        for (sink, topics) in topology.sinks.iter().zip(topics) {
+            let mut rows = self.rows(sink, topics)?;
             rows.sort_by_cached_key(Value::to_string);
             tables.sinks.insert(sink.name.clone(), rows);
         }
@@ -77,10 +83,14 @@ impl World {
         Ok(tables)
     }
 
-    fn rows(&self, sink: &Sink, topic: &Topic) -> Result<Vec<Value>> {
+    fn rows(&self, sink: &Sink, topics: &[Topic]) -> Result<Vec<Value>> {
         let mut rows = Vec::new();
         let mut table: BTreeMap<Vec<u8>, Value> = BTreeMap::new();
-        for chunk in self.log.read(topic, Isolation::Committed)? {
+        let mut chunks = Vec::new();
+        for topic in topics {
+            chunks.extend(self.log.read(topic, Isolation::Committed)?);
+        }
+        for chunk in chunks {
             for row in 0..chunk.len() {
                 let value = self
                     .row(sink, &chunk, row)

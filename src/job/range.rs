@@ -1,0 +1,77 @@
+//! What a range of the past can't give, and where its first whole window begins.
+
+use crate::error::{Error, Result};
+use crate::job::{Site, prepare};
+use crate::log::Isolation;
+use crate::record::{OffsetVector, Timestamp, Topic, TopicPartition};
+use crate::topology::{Operation, Topology};
+
+/// With a `from` in mid-log an aggregate without windows would miss what came before.
+pub(super) fn check_mid_log(site: &Site, topology: &Topology, from: &OffsetVector) -> Result<()> {
+    let Some(operator) = prepare::has_updating_aggregate(topology) else { return Ok(()) };
+    let partitions: Vec<TopicPartition> = from.keys().cloned().collect();
+    let starts = site.log.start_offsets(&partitions)?;
+    match partitions.iter().find(|partition| from[*partition] > starts[*partition]) {
+        None => Ok(()),
+        Some(partition) => Err(Error::config(format!(
+            "\"{operator}\" aggregates without a window, and the range begins at offset {} of {partition}, above the log start {}",
+            from[partition], starts[partition]
+        ))
+        .hint("give --from earliest: what came before belongs to its result")),
+    }
+}
+
+/// A compacted topic has lost versions: a join with it is not what the live one was.
+pub(super) fn check_history(site: &Site, topology: &Topology, latest_versions: bool) -> Result<()> {
+    let joined = topology.nodes.iter().any(|node| matches!(node.operation, Operation::TemporalJoin(_)));
+    if latest_versions || !joined {
+        return Ok(());
+    }
+    for table in topology.sources.iter().filter(|source| source.table.is_some()) {
+        if site.log.topic(&table.topic)?.is_some_and(|info| info.compacted) {
+            return Err(Error::config(format!(
+                "table \"{}\" (line {}): topic \"{}\" is compacted, so versions that rows of the past had joined may be gone",
+                table.name, table.line, table.topic
+            ))
+            .hint("give --table-history latest to join what is left: the result is then not promised to equal the live one"));
+        }
+    }
+    Ok(())
+}
+
+/// `--output live` only into sinks that nothing has written.
+pub(super) fn check_unwritten(site: &Site, outputs: &[(String, Topic)]) -> Result<()> {
+    for (sink, topic) in outputs {
+        let Some(info) = site.log.topic(topic)? else { continue };
+        let partitions = crate::log::partitions_of(topic, info.partitions);
+        let ends = site.log.end_offsets(&partitions, Isolation::Uncommitted)?;
+        if let Some((partition, end)) = ends.iter().find(|(_, end)| end.0 > 0) {
+            return Err(Error::config(format!("sink \"{sink}\": {partition} has been written already (its end is {end})"))
+                .hint("leave --output live out: the backfill then writes shadow topics of its own"));
+        }
+    }
+    Ok(())
+}
+
+/// With a range that begins in mid-log no window that starts before it is emitted: it would be incomplete. The bound is the highest
+/// record timestamp at the beginnings that lie in mid-log.
+pub(super) fn emit_from(site: &Site, from: &OffsetVector) -> Result<Option<Timestamp>> {
+    let partitions: Vec<TopicPartition> = from.keys().cloned().collect();
+    let starts = site.log.start_offsets(&partitions)?;
+    let ends = site.log.end_offsets(&partitions, Isolation::Committed)?;
+    let mid: OffsetVector =
+        from.iter().filter(|(p, at)| **at > starts[*p] && **at < ends[*p]).map(|(p, at)| (p.clone(), *at)).collect();
+    let mut bound = None;
+    for (partition, at) in mid {
+        let mut reader = site.log.reader(crate::log::Isolation::Committed, &OffsetVector::from([(partition.clone(), at)]))?;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        while reader.positions()[&partition] < ends[&partition] && std::time::Instant::now() < deadline {
+            let chunks = reader.poll(std::time::Duration::from_millis(200), 1)?;
+            if let Some(millis) = chunks.iter().flat_map(|chunk| chunk.timestamps.first()).next() {
+                bound = bound.max(Timestamp::from_millis(*millis));
+                break;
+            }
+        }
+    }
+    Ok(bound)
+}
