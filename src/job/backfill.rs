@@ -13,7 +13,7 @@ use crate::task::core::Cadence;
 use crate::task::decision;
 use crate::task::names::Names;
 use crate::task::run::Run;
-use crate::topology::{self, Operation, Sink, Topology};
+use crate::topology::{self, Sink, Topology};
 
 /// Where a backfill writes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,20 +170,17 @@ fn check_mid_log(site: &Site, topology: &Topology, from: &OffsetVector) -> Resul
 
 /// A compacted topic has lost versions: a join with it is not what the live one was.
 fn check_history(site: &Site, topology: &Topology, request: &Request) -> Result<()> {
-    let joined = topology.nodes.iter().any(|node| matches!(node.operation, Operation::TemporalJoin(_)));
-    if request.latest_versions || !joined {
+    if request.latest_versions {
         return Ok(());
     }
-    for table in topology.sources.iter().filter(|source| source.table.is_some()) {
-        if site.log.topic(&table.topic)?.is_some_and(|info| info.compacted) {
-            return Err(Error::config(format!(
-                "table \"{}\" (line {}): topic \"{}\" is compacted, so versions that rows of the past had joined may be gone",
-                table.name, table.line, table.topic
-            ))
-            .hint("give --table-history latest to join what is left: the result is then not promised to equal the live one"));
-        }
+    match prepare::compacted_tables(site, topology)?.first() {
+        None => Ok(()),
+        Some(table) => Err(Error::config(format!(
+            "table \"{}\" (line {}): topic \"{}\" is compacted, so versions that rows of the past had joined may be gone",
+            table.name, table.line, table.topic
+        ))
+        .hint("give --table-history latest to join what is left: the result is then not promised to equal the live one")),
     }
-    Ok(())
 }
 
 /// `--output live` only into sinks that nothing has written.

@@ -53,8 +53,9 @@ pub fn prepare_as(
     let fingerprint = topology::fingerprint(topology, &Default::default());
     let (generation, first_start) = match control.live() {
         Some(live) => {
-            check_generation(topology, live, &fingerprint, from)?;
+            // Counts may decide where rows are shuffled, and with it the fingerprint: what has changed is said first.
             check_partitions(topology, live, &counts)?;
+            check_generation(topology, live, &fingerprint, from)?;
             prepare::check_ids(site, live, &topology.pipeline)?;
             let group = names.clone().with_generation(live.generation).group();
             prepare::check_offsets(site, live, &topology.pipeline, &group, &partitions)?;
