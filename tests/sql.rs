@@ -2,14 +2,20 @@
 
 #[path = "sql/conformance.rs"]
 mod conformance;
+#[path = "sql/explained.rs"]
+mod explained;
 #[path = "sql/refusals.rs"]
 mod refusals;
 #[path = "sql/refused_files.rs"]
 mod refused_files;
+#[path = "sql/refused_joins.rs"]
+mod refused_joins;
 #[path = "sql/refused_queries.rs"]
 mod refused_queries;
 #[path = "sql/shop.rs"]
 mod shop;
+#[path = "sql/shuffles.rs"]
+mod shuffles;
 
 use shop::{ORDERS, built};
 use tidemill::error::Kind;
@@ -39,7 +45,7 @@ fn a_distinct_that_no_aggregate_has_is_refused_at_its_place() {
     for function in ["SUM", "AVG", "STDDEV_POP"] {
         let sql = format!(
             "CREATE SINK t (PRIMARY KEY (customer)) WITH ('format' = 'avro');\n\
-             INSERT INTO t SELECT customer, {function}(DISTINCT amount) AS total FROM orders GROUP BY customer"
+             INSERT INTO t SELECT customer, {function}(DISTINCT price) AS total FROM orders GROUP BY customer"
         );
         let error = built(&format!("{ORDERS}{sql}")).unwrap_err();
         assert_eq!(error.kind, Kind::Config);

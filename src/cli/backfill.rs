@@ -89,7 +89,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     // A file that can't be read is said before a broker is waited for.
     pipeline::read(&args.pipeline)?;
     let mut site = context.site()?;
-    let compiled = pipeline::compile(context, &args.pipeline, site.registry.as_ref())?;
+    let partitions = pipeline::partitions(&args.pipeline, site.log.as_ref())?;
+    let compiled = pipeline::compile(context, &args.pipeline, site.registry.as_ref(), &partitions)?;
     let topology = &compiled.topology;
     let mut request = args.request();
     let planned = backfill::plan(&site, topology, &request)?;

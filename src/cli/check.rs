@@ -8,7 +8,8 @@ use super::show::line;
 use super::{pipeline, report};
 use crate::contract::lock;
 use crate::error::{Error, Result};
-use crate::job::prepare;
+use crate::job::{Site, control, prepare};
+use crate::task::names::Names;
 use crate::topology::Topology;
 
 #[derive(Debug, clap::Args)]
@@ -57,9 +58,11 @@ fn online(args: &Args, context: &Context, path: &std::path::Path) -> Result<(Top
     // A file that can't be read is said before a broker is waited for.
     pipeline::read(path)?;
     let site = context.site()?;
-    let compiled = pipeline::compile(context, path, site.registry.as_ref())?;
+    let partitions = pipeline::partitions(path, site.log.as_ref())?;
+    let compiled = pipeline::compile(context, path, site.registry.as_ref(), &partitions)?;
     prepare::check_loops(&compiled.topology)?;
     prepare::sources(&site, &compiled.topology)?;
+    warn_of_lost_versions(context, &site, path, &compiled.topology)?;
     prepare::check_schemas(&site, &compiled.topology)?;
     let mut drift = Vec::new();
     if args.locked {
@@ -84,6 +87,26 @@ fn online(args: &Args, context: &Context, path: &std::path::Path) -> Result<(Top
         compiled.lock.keep(site.registry.as_ref())?;
     }
     Ok((compiled.topology, drift))
+}
+
+/// Before the first start: rows of the past join what is left of a compacted topic.
+fn warn_of_lost_versions(context: &Context, site: &Site, path: &std::path::Path, topology: &Topology) -> Result<()> {
+    let names = Names::new(context.name_prefix(), &topology.pipeline, 1)?;
+    if control::read(site.log.as_ref(), &names)?.live().is_some() {
+        return Ok(());
+    }
+    for table in prepare::compacted_tables(site, topology)? {
+        eprintln!(
+            "warning: {}:{}:{}: table \"{}\": topic \"{}\" is compacted and has no archive: versions that rows of the past had joined \
+             may be gone, so a start at \"earliest\" joins what is left of them, and a backfill needs --table-history latest",
+            path.display(),
+            table.line,
+            table.column,
+            table.name,
+            table.topic
+        );
+    }
+    Ok(())
 }
 
 fn drifted(path: &std::path::Path, drift: &[String]) -> Error {

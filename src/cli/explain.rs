@@ -26,7 +26,16 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let topology = match args.offline {
         true => pipeline::compile_offline(context, &args.pipeline, args.contracts.as_deref())?,
-        false => pipeline::compile(context, &args.pipeline, context.registry()?.as_ref())?.topology,
+        false => {
+            // A file that can't be read is said before a broker is waited for.
+            pipeline::read(&args.pipeline)?;
+            let partitions = context.log().and_then(|log| pipeline::partitions(&args.pipeline, log.as_ref()));
+            let partitions = partitions.unwrap_or_else(|error| {
+                eprintln!("warning: the topics' numbers of partitions are not known, and taken for equal: {}", error.message);
+                Default::default()
+            });
+            pipeline::compile(context, &args.pipeline, context.registry()?.as_ref(), &partitions)?.topology
+        }
     };
     args.listing.value(&topology::explain_json(&topology), || topology::explain(&topology));
     Ok(Exit::Done)

@@ -1,12 +1,14 @@
 //! From a `.sql` file to a topology, with the contracts of the lock beside it, the registry, or a folder of files.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::contract::lock::lines;
 use crate::contract::{AvroSchema, Contract, Contracts, FileContracts, Lock, LockedSink, Pinned, Registry};
 use crate::error::{Error, Result, nearest};
+use crate::log::Log;
 use crate::record::Topic;
 use crate::topology::{self, Options, SqlFile, Topology};
 
@@ -88,18 +90,40 @@ pub fn lock_path(path: &Path) -> PathBuf {
     path.with_file_name(LOCK)
 }
 
-/// Plans against the lock beside the file first, then the registry's latest versions.
-pub fn compile(context: &Context, path: &Path, registry: &dyn Registry) -> Result<Compiled> {
+/// Plans against the lock beside the file first, then the registry's latest versions; for topics with so many partitions.
+pub fn compile(context: &Context, path: &Path, registry: &dyn Registry, partitions: &Partitions) -> Result<Compiled> {
     let known = Lock::read(lock_path(path))?;
-    compile_against(context, path, registry, known)
+    compile_against(context, path, registry, partitions, known)
+}
+
+/// Partition counts by topic. One that is missing counts as equal to the others.
+pub type Partitions = BTreeMap<Topic, i32>;
+
+/// How many partitions the topics have that the file reads. A topic that does not exist is left out: whoever runs the pipeline refuses it.
+pub fn partitions(path: &Path, log: &dyn Log) -> Result<Partitions> {
+    let mut partitions = Partitions::new();
+    for (kind, topic) in topology::topics(&read(path)?)? {
+        if kind != "CREATE SINK"
+            && let Some(info) = log.topic(&topic)?
+        {
+            partitions.insert(topic, info.partitions);
+        }
+    }
+    Ok(partitions)
 }
 
 /// As [`compile`], against this lock instead of the file beside the pipeline.
-pub fn compile_against(context: &Context, path: &Path, registry: &dyn Registry, known: Option<Lock>) -> Result<Compiled> {
+pub fn compile_against(
+    context: &Context,
+    path: &Path,
+    registry: &dyn Registry,
+    partitions: &Partitions,
+    known: Option<Lock>,
+) -> Result<Compiled> {
     let file = read(path)?;
     let contracts = Pinned::new(known.as_ref(), registry, context.settings.typed.registry.strategy);
     let asked = Asked { contracts: &contracts, missing: RefCell::default() };
-    let topology = plan(context, path, &file, &asked).map_err(|error| asked.did_you_mean(registry, error))?;
+    let topology = plan(context, path, &file, &asked, partitions).map_err(|error| asked.did_you_mean(registry, error))?;
     let resolved = contracts.resolved();
     let mut lock = PinnedLock {
         path: lock_path(path),
@@ -191,7 +215,7 @@ impl Asked<'_> {
 pub fn compile_offline(context: &Context, path: &Path, contracts: Option<&Path>) -> Result<Topology> {
     let file = read(path)?;
     match contracts {
-        Some(dir) => plan(context, path, &file, &FileContracts::open(dir)?),
+        Some(dir) => plan(context, path, &file, &FileContracts::open(dir)?, &Partitions::new()),
         None => {
             let lock_path = lock_path(path);
             let lock = Lock::read(&lock_path)?.ok_or_else(|| {
@@ -199,12 +223,14 @@ pub fn compile_offline(context: &Context, path: &Path, contracts: Option<&Path>)
                     .hint("give --contracts DIR with <subject>.avsc files, or run \"tidemill check\" online once")
             })?;
             let nothing = crate::contract::MemoryRegistry::new();
-            plan(context, path, &file, &Pinned::new(Some(&lock), &nothing, context.settings.typed.registry.strategy))
+            let contracts = Pinned::new(Some(&lock), &nothing, context.settings.typed.registry.strategy);
+            plan(context, path, &file, &contracts, &Partitions::new())
         }
     }
 }
 
-fn plan(context: &Context, path: &Path, file: &SqlFile, contracts: &dyn Contracts) -> Result<Topology> {
+fn plan(context: &Context, path: &Path, file: &SqlFile, contracts: &dyn Contracts, partitions: &Partitions) -> Result<Topology> {
     let stem = path.file_stem().map(|stem| stem.to_string_lossy().into_owned()).unwrap_or_default();
-    topology::compile(file, contracts, &Options { default_name: Some(stem), ..context.options() })
+    let options = Options { default_name: Some(stem), partitions: partitions.clone(), ..context.options() };
+    topology::compile(file, contracts, &options)
 }

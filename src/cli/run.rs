@@ -81,7 +81,9 @@ fn compile(args: &Args, context: &Context, site: &Site) -> Result<Vec<Compiled>>
     let mut compiled = Vec::new();
     let mut failed: Option<Error> = None;
     for path in &args.pipelines {
-        match pipeline::compile(context, path, site.registry.as_ref()) {
+        let planned = pipeline::partitions(path, site.log.as_ref())
+            .and_then(|partitions| pipeline::compile(context, path, site.registry.as_ref(), &partitions));
+        match planned {
             Ok(one) => compiled.push(one),
             Err(error) => {
                 if let Some(former) = failed.replace(error) {

@@ -199,7 +199,8 @@ fn pin(context: &Context, registry: &dyn Registry, path: &Path, upgrade: bool) -
     if upgrade {
         return pin_latest(context, registry, path);
     }
-    let lock = pipeline::compile(context, path, registry)?.lock;
+    // Schemas do not depend on how rows are distributed.
+    let lock = pipeline::compile(context, path, registry, &Default::default())?.lock;
     for (subject, changes) in &lock.drifted {
         let differs = format!("{subject}: the sink writes another schema than the pinned one; --upgrade pins it");
         line(&format!("{differs}{}", lines(changes)));
@@ -214,7 +215,7 @@ fn pin_latest(context: &Context, registry: &dyn Registry, path: &Path) -> Result
     let known = Lock::read(pipeline::lock_path(path))?.unwrap_or_default();
     // Planned without the pinned readers: the SQL may already use what only the new ones have.
     let unpinned = Lock { subjects: Default::default(), ..known.clone() };
-    let compiled = pipeline::compile_against(context, path, registry, Some(unpinned))?;
+    let compiled = pipeline::compile_against(context, path, registry, &Default::default(), Some(unpinned))?;
     let mut wanted = compiled.lock.wanted;
     let mut changed = Vec::new();
     for (subject, locked) in &wanted.subjects {

@@ -58,8 +58,9 @@ pub fn prepare_as(
     let fingerprint = topology::fingerprint(topology, &Default::default());
     let known = control.live().cloned();
     if let Some(live) = &known {
-        check_generation(topology, live, &control, &fingerprint, from)?;
+        // Counts may decide where rows are shuffled, and with it the fingerprint: what has changed is said first.
         check_partitions(topology, live, &counts)?;
+        check_generation(topology, live, &control, &fingerprint, from)?;
         prepare::check_ids(site, live, &topology.pipeline)?;
         let group = names.with_generation(live.generation).group();
         prepare::check_offsets(site, live, &topology.pipeline, &group, &partitions)?;

@@ -2,19 +2,20 @@
 //!
 //! Everything that can be refused is refused before anything is created.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contract::{AvroSchema, RegisteredSchema, SchemaId};
 use crate::error::{Error, Kind, Result, nearest};
 use crate::job::control::GenerationRecord;
 use crate::job::{SchemaRegistration, Site, TopicsCreate};
 use crate::log::{CommittedOffset, CommittedOffsets, Isolation, NewTopic, partitions_of};
+use crate::operator::aggregate::Phase;
 use crate::record::{NextOffset, OffsetVector, Topic, TopicPartition};
 use crate::task::names::Names;
 use crate::task::outlet::Target;
 use crate::task::plan::{Plan, exchange_partitions};
 use crate::task::progress;
-use crate::topology::{Operation, Sink, Topology};
+use crate::topology::{Operation, Sink, Source, Topology};
 
 /// Partition count of every source's topic.
 ///
@@ -39,20 +40,51 @@ pub fn sources(site: &Site, topology: &Topology) -> Result<Vec<i32>> {
     Ok(counts)
 }
 
-/// Inputs that meet in a state have as many partitions as one another.
+/// Inputs that meet in a state have as many partitions as one another. The local half of an aggregate takes rows as they lie.
 fn check_counts(topology: &Topology, counts: &[i32]) -> Result<()> {
-    for sub in topology.sub_topologies() {
-        let stateful = sub.nodes.iter().any(|node| topology.nodes[*node].operation.stateful());
-        let mut met: Vec<(&str, i32)> = sub.sources.iter().map(|s| (topology.sources[*s].topic.as_str(), counts[*s])).collect();
-        let shuffled = exchange_partitions(counts);
-        met.extend(sub.inboxes.iter().map(|node| (topology.nodes[*node].id.as_str(), shuffled)));
-        if stateful && met.windows(2).any(|pair| pair[0].1 != pair[1].1) {
+    let shuffled = exchange_partitions(counts);
+    for (index, node) in topology.nodes.iter().enumerate() {
+        let local = matches!(&node.operation, Operation::Aggregate(spec) if spec.phase == Phase::Local);
+        if local || !node.operation.stateful() {
+            continue;
+        }
+        let count = |origin: &usize| match &topology.nodes[*origin].operation {
+            Operation::Source(source) => (topology.sources[*source].topic.as_str(), counts[*source]),
+            _ => (topology.nodes[*origin].id.as_str(), shuffled),
+        };
+        let met: Vec<(&str, i32)> = topology.origins(index).iter().map(count).collect();
+        if met.windows(2).any(|pair| pair[0].1 != pair[1].1) {
             let show: Vec<String> = met.iter().map(|(name, count)| format!("\"{name}\" has {count}")).collect();
-            return Err(Error::config(format!("inputs that meet in a state have unequal partition counts: {}", show.join(", ")))
-                .hint("give the topics as many partitions as one another"));
+            return Err(Error::config(format!(
+                "inputs that meet in the state of \"{}\" have unequal partition counts: {}",
+                node.id,
+                show.join(", ")
+            ))
+            .hint("plan it anew, now that the counts are known; or give the topics as many partitions as one another"));
         }
     }
     Ok(())
+}
+
+/// Tables that a join reads whose topic is compacted: versions that rows of the past had joined may be gone.
+pub fn compacted_tables<'t>(site: &Site, topology: &'t Topology) -> Result<Vec<&'t Source>> {
+    let mut joined = BTreeSet::new();
+    for node in topology.nodes.iter().filter(|node| matches!(node.operation, Operation::TemporalJoin(_))) {
+        let mut table = node.inputs[1];
+        while let Operation::Exchange(_) = topology.nodes[table].operation {
+            table = topology.nodes[table].inputs[0];
+        }
+        if let Operation::Source(source) = topology.nodes[table].operation {
+            joined.insert(source);
+        }
+    }
+    let mut compacted = Vec::new();
+    for table in joined.into_iter().map(|source| &topology.sources[source]) {
+        if site.log.topic(&table.topic)?.is_some_and(|info| info.compacted) {
+            compacted.push(table);
+        }
+    }
+    Ok(compacted)
 }
 
 /// What a generation remembers of its sources: how many partitions they had and which topics they were.

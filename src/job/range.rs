@@ -23,18 +23,15 @@ pub(super) fn check_mid_log(site: &Site, topology: &Topology, from: &OffsetVecto
 
 /// A compacted topic has lost versions: a join with it is not what the live one was.
 pub(super) fn check_history(site: &Site, topology: &Topology, latest_versions: bool) -> Result<()> {
-    let joined = topology.nodes.iter().any(|node| matches!(node.operation, Operation::TemporalJoin(_)));
-    if latest_versions || !joined {
+    if latest_versions {
         return Ok(());
     }
-    for table in topology.sources.iter().filter(|source| source.table.is_some()) {
-        if site.log.topic(&table.topic)?.is_some_and(|info| info.compacted) {
-            return Err(Error::config(format!(
-                "table \"{}\" (line {}): topic \"{}\" is compacted, so versions that rows of the past had joined may be gone",
-                table.name, table.line, table.topic
-            ))
-            .hint("give --table-history latest to join what is left: the result is then not promised to equal the live one"));
-        }
+    if let Some(table) = prepare::compacted_tables(site, topology)?.first() {
+        return Err(Error::config(format!(
+            "table \"{}\" (line {}): topic \"{}\" is compacted, so versions that rows of the past had joined may be gone",
+            table.name, table.line, table.topic
+        ))
+        .hint("give --table-history latest to join what is left: the result is then not promised to equal the live one"));
     }
     Ok(())
 }

@@ -243,8 +243,21 @@ impl Feed {
             message: "a record of a table needs a key".into(),
             schema_id: None,
         }));
+        let given: Vec<(usize, &u32)> =
+            keys.kept.iter().enumerate().filter(|(_, row)| keys.nulls.binary_search(row).is_err()).collect();
+        let null = |at: usize| keys.rows.columns().iter().position(|column| column.is_null(at));
+        let of_null = given.iter().filter(|(_, row)| stands(row)).filter_map(|(at, row)| Some((null(*at)?, **row)));
+        bad.extend(of_null.map(|(column, row)| BadValue {
+            row,
+            class: BadClass::Key,
+            message: format!(
+                "\"{}\" of the key is NULL, and a PRIMARY KEY holds none",
+                keys.rows.schema_ref().field(column).name()
+            ),
+            schema_id: None,
+        }));
         bad.sort_by_key(|bad| bad.row);
-        let given = keys.kept.iter().enumerate().filter(|(_, row)| keys.nulls.binary_search(row).is_err());
+        let given = given.into_iter().filter(|(at, _)| null(*at).is_none());
         let (at, rows): (Vec<u32>, Vec<u32>) = given.map(|(at, row)| (at as u32, *row)).unzip();
         let keys = take_record_batch(&keys.rows, &UInt32Array::from(at)).map_err(|e| self.broken(&e))?;
         Ok((bad, (keys, rows)))

@@ -13,7 +13,7 @@ use datafusion_physical_expr::aggregate::AggregateExprBuilder;
 use super::Operation;
 use super::expression;
 use super::fault::{Fault, Place, Result};
-use super::lower::{Distribution, Edge, Lineage, Lowered, Lowering, columns_of, place_in, unaliased};
+use super::lower::{Distribution, Edge, Lineage, Lowered, Lowering, Order, columns_of, place_in, unaliased};
 use super::types::{sql_name, storable};
 use crate::operator::aggregate::{AggregateCall, AggregateSpec, Function, Group, Phase, WindowColumn};
 use crate::operator::exchange::ExchangeSpec;
@@ -70,7 +70,7 @@ impl Lowering<'_> {
             groups,
             calls: specs,
             schema: Arc::clone(&output),
-            order_free: !input.ordered || moved.is_some(),
+            order_free: input.order != Order::Offset || moved.is_some(),
             retracts: input.updating.is_some(),
             phase: Phase::Complete,
         };
@@ -88,7 +88,7 @@ impl Lowering<'_> {
             Some(reason) => self.shuffled(spec, input.node, reason)?,
         };
         let updating = updating.then(|| self.nodes[node].id.clone());
-        Ok(Lowered { node, columns, lineage, distribution, ordered: true, updating, groups: width, windowed: None })
+        Ok(Lowered { node, columns, lineage, distribution, order: Order::Offset, updating, groups: width, windowed: None })
     }
 
     /// An aggregate whose groups have rows in several tasks. In windows it is split: the shuffle then carries one row per group and task.

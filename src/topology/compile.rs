@@ -50,6 +50,9 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
                 };
                 let kind = if table { "table" } else { "stream" };
                 if is_new(&mut defined, &definition.name, kind, place, definition.if_not_exists)? {
+                    if table {
+                        topic_name(&definition.name, kind)?;
+                    }
                     let plan = |expr: &ast::Expr, schema: &DFSchema| catalog.expression(expr, schema);
                     let stream = super::source::stream(definition, table, place, contracts, options.max_ahead_micros, &plan)
                         .map_err(|f| f.at(place))?;
@@ -59,7 +62,7 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
             }
             Body::Sink(definition) => {
                 if is_new(&mut defined, &definition.name, "sink", place, definition.if_not_exists)? {
-                    sink_name(&definition.name)?;
+                    topic_name(&definition.name, "sink")?;
                     let target = super::sink::target(definition, place).map_err(|f| f.at(place))?;
                     if let Some(other) = targets.iter().find(|t| t.topic == target.topic) {
                         return Err(Fault::new(format!(
@@ -103,6 +106,7 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     let used: BTreeMap<String, BTreeSet<usize>> =
         lowering.inputs.iter().filter(|(_, i)| i.node.is_some()).map(|(name, i)| (name.clone(), i.used.clone())).collect();
     let read: Vec<&Stream> = streams.iter().filter(|s| used.contains_key(&s.name)).collect();
+    not_both(&read)?;
     let pruned = inputs(&streams, &plan, |stream| used.get(&stream.name).cloned().unwrap_or_default())?;
     let (mut lowering, sinks) = write_all(&catalog, pruned, &writings, &targets, options)?;
     let mut sources = Vec::new();
@@ -112,13 +116,52 @@ pub(super) fn compile(file: &SqlFile, contracts: &dyn Contracts, options: &Optio
     // A source's index is its place in the SQL.
     for node in &mut lowering.nodes {
         if let Operation::Source(index) = &mut node.operation {
-            let name = node.id.trim_end_matches(".source");
+            let name = node.id.strip_suffix(".source").unwrap_or(&node.id);
             if let Some(place) = read.iter().position(|s| s.name == name) {
                 *index = place;
             }
         }
     }
-    Ok(Topology { pipeline, named, settings, sources, nodes: lowering.nodes, sinks, statements, nondeterministic })
+    let Lowering { nodes, mut uneven, .. } = lowering;
+    if !nodes.iter().any(|node| node.operation.stateful()) {
+        // Rows that meet in no state lie where they may.
+        uneven.clear();
+    }
+    ids_differ(&nodes)?;
+    let partitions = options.partitions.clone();
+    Ok(Topology { pipeline, named, settings, sources, nodes, sinks, statements, nondeterministic, partitions, uneven })
+}
+
+/// A table is read from the start of its log, and raised at its end; a stream is neither. A partition has one position and one raise.
+fn not_both(read: &[&Stream]) -> Result<()> {
+    for (n, stream) in read.iter().enumerate() {
+        let other = read[..n].iter().find(|other| other.topic == stream.topic && other.table != stream.table);
+        if let Some(other) = other {
+            let kind = |stream: &Stream| if stream.table { "a table" } else { "a stream" };
+            return Err(Fault::new(format!(
+                "\"{}\" reads topic \"{}\" as {}, \"{}\" (line {}) as {}",
+                stream.name,
+                stream.topic,
+                kind(stream),
+                other.name,
+                other.place.line,
+                kind(other)
+            ))
+            .at(stream.place)
+            .hint("read it as one of them; of a table as a relation every change is a row of the query"));
+        }
+    }
+    Ok(())
+}
+
+/// Ids name changelogs and repartition topics.
+fn ids_differ(nodes: &[super::Node]) -> Result<()> {
+    let mut known = BTreeSet::new();
+    match nodes.iter().find(|node| !known.insert(node.id.as_str())) {
+        None => Ok(()),
+        Some(node) => Err(Fault::new(format!("two operators would have the name \"{}\", which names their topics", node.id))
+            .hint("give the table or the sink that begins so another name")),
+    }
 }
 
 /// The topics that the file names, with the kind of the statement that names each.
@@ -217,12 +260,12 @@ fn pipeline_name(settings: &BTreeMap<String, String>, options: &Options) -> Resu
     }
 }
 
-/// A sink's name is part of node ids, and so of topics.
-fn sink_name(name: &Name) -> Result<()> {
+/// The name of a sink or a table is part of node ids, and so of topics.
+fn topic_name(name: &Name, kind: &str) -> Result<()> {
     if name.value.len() <= 100 && name.value.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
         return Ok(());
     }
-    Err(Fault::new(format!("\"{}\" is not a name of a sink", name.value))
+    Err(Fault::new(format!("\"{}\" is not a name of a {kind}", name.value))
         .at(name.place)
         .hint("use letters, digits, '.', '_' and '-', at most 100: topics are named after it; 'topic' may differ"))
 }
@@ -288,6 +331,12 @@ fn write(
     let name = &writing.sink;
     let Some(target) = targets.iter().find(|t| t.name.value == name.value) else {
         let known: Vec<&str> = targets.iter().map(|t| t.name.value.as_str()).collect();
+        if let Some(input) = lowering.inputs.get(&name.value) {
+            let kind = if input.stream.table { "table" } else { "stream" };
+            return Err(Fault::new(format!("\"{}\" is a {kind}: it is read, not written", name.value))
+                .at(name.place)
+                .hint("define a sink for what the query gives: CREATE SINK name WITH ('topic' = '...')"));
+        }
         let fault = Fault::new(format!("sink \"{}\" is not known", name.value)).at(name.place);
         return Err(match crate::error::nearest(&name.value, known) {
             Some(near) => fault.hint(format!("did you mean \"{near}\"?")),

@@ -6,10 +6,11 @@ use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion_common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion_common::{DFSchema, ScalarValue};
 use datafusion_expr::execution_props::ExecutionProps;
-use datafusion_expr::expr::ScalarFunction;
+use datafusion_expr::expr::{Case, ScalarFunction};
 use datafusion_expr::physical_planning_context::PhysicalPlanningContext;
 use datafusion_expr::simplify::{ExprSimplifyResult, SimplifyContext};
-use datafusion_expr::{Cast, Expr, Operator};
+use datafusion_expr::utils::split_binary_owned;
+use datafusion_expr::{Cast, Expr, ExprSchemable, Operator, binary_expr, lit};
 use datafusion_physical_expr::expressions::{BinaryExpr, Column, Literal, NegativeExpr};
 use datafusion_physical_expr::{PhysicalExpr, create_physical_expr};
 
@@ -18,7 +19,7 @@ use super::types::sql_name;
 
 /// A planned expression over `plan` as one over `node`, where column `i` of the plan is column `columns[i]` of the node.
 pub(super) fn physical(expr: &Expr, plan: &DFSchema, node: &Schema, columns: &[Option<usize>]) -> Result<Arc<dyn PhysicalExpr>> {
-    let expr = &simplified(expr, plan)?;
+    let expr = &guarded(simplified(expr, plan)?, plan)?;
     let planned = create_physical_expr(expr, plan, &ExecutionProps::new(), &PhysicalPlanningContext::default())?;
     let placed = planned.transform_up(|e| place(e, node, columns)).data()?;
     Ok(placed)
@@ -36,6 +37,48 @@ fn simplified(expr: &Expr, plan: &DFSchema) -> Result<Expr> {
         other => Ok(Transformed::no(other)),
     });
     Ok(rewritten.data()?)
+}
+
+/// AND and OR decide row by row: `b <> 0 AND a / b > 1` divides only where it may. The library's own evaluate the right side over the whole
+/// batch, or not at all, as the left side of the batch happens to be.
+fn guarded(expr: Expr, plan: &DFSchema) -> Result<Expr> {
+    let op = match &expr {
+        Expr::BinaryExpr(binary) if matches!(binary.op, Operator::And | Operator::Or) => binary.op,
+        _ => return Ok(expr.map_children(|child| Ok(Transformed::yes(guarded(child, plan)?))).data()?),
+    };
+    let parts: Vec<Expr> = split_binary_owned(expr, op).into_iter().map(|part| guarded(part, plan)).collect::<Result<_>>()?;
+    let join =
+        |parts: Vec<Expr>| parts.into_iter().reduce(|left, right| binary_expr(left, op, right)).unwrap_or_else(|| lit(true));
+    if !parts[1..].iter().any(may_fail) {
+        return Ok(join(parts));
+    }
+    // The first part that decides ends it; where none does, all can be computed.
+    let decided = op == Operator::Or;
+    let mut undecided = lit(!decided);
+    for part in &parts {
+        if part.nullable(plan)? {
+            undecided = join(parts.clone());
+            break;
+        }
+    }
+    let whens = parts.into_iter().map(|part| {
+        let when = if decided { part } else { Expr::Not(Box::new(part)) };
+        (Box::new(when), Box::new(lit(decided)))
+    });
+    Ok(Expr::Case(Case::new(None, whens.collect(), Some(Box::new(undecided)))))
+}
+
+/// Whether an expression may fail on a row.
+fn may_fail(expr: &Expr) -> bool {
+    let fails = |e: &Expr| match e {
+        Expr::BinaryExpr(binary) => {
+            Ok(matches!(binary.op, Operator::Plus | Operator::Minus | Operator::Multiply | Operator::Divide | Operator::Modulo))
+        }
+        Expr::ScalarFunction(_) | Expr::Cast(_) | Expr::Negative(_) => Ok(true),
+        _ => Ok(false),
+    };
+    // The closure never fails.
+    expr.exists(fails).unwrap_or(true)
 }
 
 /// Numbers and times that the planner brought to the other side's type; a text that is no time would fail on every row.

@@ -12,7 +12,7 @@ const SEMANTICS: &str = "1";
 
 /// SHA-256, hex, over all that decides what a pipeline computes: its statements (comments, layout, the pipeline's name and
 /// repeated definitions aside), the pinned schemas of sources and sinks, the semantics level, and `extra`, settings from
-/// elsewhere that change results (partition counts, for one).
+/// elsewhere that change results. Partition counts are in it where they decided that rows are shuffled.
 pub fn fingerprint(topology: &Topology, extra: &BTreeMap<String, String>) -> String {
     let mut hash = Sha256::new();
     // Each part with its length before it: no two lists of parts give the same bytes.
@@ -47,6 +47,11 @@ pub fn fingerprint(topology: &Topology, extra: &BTreeMap<String, String>) -> Str
         if let Some((_, schema)) = sink.key.as_ref().and_then(|k| k.avro.as_ref()) {
             put(&schema.fingerprint);
         }
+    }
+    // Equal numbers of partitions decide nothing: what they hold of state is guarded by the generation's own record of them.
+    for topics in &topology.uneven {
+        put("uneven");
+        topics.iter().for_each(|topic| put(topic));
     }
     for (key, value) in extra {
         put("setting");

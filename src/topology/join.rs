@@ -9,8 +9,8 @@ use std::sync::Arc;
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, SchemaRef};
 use datafusion_common::{DFSchema, JoinType};
 use datafusion_expr::{
-    BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, Volatility,
-    logical_plan,
+    BinaryExpr, ColumnarValue, Expr, ExprSchemable, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl,
+    Signature, Volatility, logical_plan,
 };
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_sql::sqlparser::ast::{
@@ -21,7 +21,7 @@ use datafusion_sql::sqlparser::ast::{
 use super::Operation;
 use super::expression;
 use super::fault::{Fault, Place, Result, list};
-use super::lower::{Distribution, Lineage, Lowered, Lowering, at, columns_of, place_in, unaliased};
+use super::lower::{Distribution, Lineage, Lowered, Lowering, Order, at, columns_of, place_in, unaliased};
 use super::source::Stream;
 use super::types::{same, sql_name};
 use crate::operator::exchange::ExchangeSpec;
@@ -30,26 +30,44 @@ use crate::operator::temporal_join::{JoinKind, TemporalJoinSpec};
 /// The call that marks a condition: `__as_of(o.ordered_at)`. No identifier of a file can be it, since `refuse` knows it.
 pub(super) const AS_OF: &str = "__as_of";
 
-const SHAPE: &str = "write JOIN table FOR SYSTEM_TIME AS OF s.time AS t ON s.id = t.id";
+pub(super) const SHAPE: &str = "write JOIN table FOR SYSTEM_TIME AS OF s.time AS t ON s.id = t.id";
 
 /// What joins may look like, as written.
 pub(super) fn check(join: &ast::Join) -> Result<()> {
-    let place = Place::of(join.relation.span());
-    let as_of = matches!(&join.relation, TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(_)), .. });
+    let relation = &join.relation;
+    let place = Place::of(relation.span());
     let fault = |what: &str| Fault::new(format!("{what}: not in this release")).at(place).hint(SHAPE);
-    if !as_of {
+    // Refused for what they are.
+    if let TableFactor::UNNEST { .. } | TableFactor::NestedJoin { .. } = relation {
+        return Ok(());
+    }
+    let on = match &join.join_operator {
+        JoinOperator::Join(on) | JoinOperator::Inner(on) | JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => on,
+        other => return Err(fault(named(other))),
+    };
+    if !matches!(relation, TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(_)), .. }) {
         return Err(fault("a join without FOR SYSTEM_TIME AS OF"));
     }
     if join.global {
         return Err(fault("GLOBAL JOIN"));
     }
-    match &join.join_operator {
-        JoinOperator::Join(on) | JoinOperator::Inner(on) | JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => match on {
-            JoinConstraint::On(_) => Ok(()),
-            JoinConstraint::Using(_) => Err(fault("a join with USING")),
-            _ => Err(Fault::new("a join needs ON").at(place).hint(SHAPE)),
-        },
-        _ => Err(fault("a join that is neither inner nor left")),
+    match on {
+        JoinConstraint::On(_) => Ok(()),
+        JoinConstraint::Using(_) => Err(fault("a join with USING")),
+        JoinConstraint::Natural => Err(fault("NATURAL JOIN")),
+        JoinConstraint::None => Err(Fault::new("a join needs ON").at(place).hint(SHAPE)),
+    }
+}
+
+/// Joins that do not run, as SQL calls them.
+fn named(operator: &JoinOperator) -> &'static str {
+    match operator {
+        JoinOperator::Right(_) | JoinOperator::RightOuter(_) => "RIGHT JOIN",
+        JoinOperator::FullOuter(_) => "FULL JOIN",
+        JoinOperator::CrossJoin(_) => "CROSS JOIN",
+        JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::RightSemi(_) => "SEMI JOIN",
+        JoinOperator::Anti(_) | JoinOperator::LeftAnti(_) | JoinOperator::RightAnti(_) => "ANTI JOIN",
+        _ => "a join that is neither inner nor left",
     }
 }
 
@@ -153,13 +171,15 @@ struct Sides<'p, 's> {
 impl<'a> Lowering<'a> {
     pub(super) fn join(&mut self, join: &logical_plan::Join, needed: &BTreeSet<usize>) -> Result<Lowered> {
         let width = join.left.schema().fields().len();
-        let stream = self.table_of(&join.right)?;
         let plan = join.schema.as_ref();
         let equal = |(l, r): &(Expr, Expr)| l.clone().eq(r.clone());
         let equalities: Vec<Expr> = join.on.iter().map(equal).collect();
         let mut conjuncts: Vec<&Expr> = equalities.iter().collect();
         conjuncts.extend(join.filter.iter().flat_map(datafusion_expr::utils::split_conjunction));
-        let condition = condition(&conjuncts, plan, width, stream)?;
+        // Where the join stands: its table has no place in the plan.
+        let as_of = conjuncts.iter().copied().find_map(marked).and_then(place_in);
+        let stream = self.table_of(&join.right).map_err(|fault| fault.at(as_of))?;
+        let condition = condition(&conjuncts, plan, width, stream).map_err(|fault| fault.at(as_of))?;
 
         let mut read = columns_of(condition.keys.iter().copied().chain(condition.residual.iter().copied()), plan)?;
         read.extend(needed);
@@ -169,7 +189,7 @@ impl<'a> Lowering<'a> {
         right_needed.extend(&stream.key_columns);
         let left = self.lower(&join.left, &left_needed)?;
         let right = self.source(&stream.name, &right_needed)?;
-        check_left(&left, &condition, plan)?;
+        check_left(&left, &condition, plan).map_err(|fault| fault.at(as_of))?;
 
         let left_keys = self.left_keys(&condition, plan, &left, stream)?;
         let mut sides = Sides { condition, left, right, left_keys, stream, shuffled: false, width };
@@ -181,17 +201,22 @@ impl<'a> Lowering<'a> {
 
     /// The table that stands on the right side.
     fn table_of(&self, plan: &LogicalPlan) -> Result<&'a Stream> {
-        let fault = |name: &str| {
-            Fault::new(format!("\"{name}\" is not a table"))
-                .hint("FOR SYSTEM_TIME AS OF takes a CREATE TABLE: a compacted topic with its PRIMARY KEY")
+        let fault = |what: String| {
+            Fault::new(what).hint("FOR SYSTEM_TIME AS OF takes a CREATE TABLE: a compacted topic with its PRIMARY KEY")
         };
         match plan {
-            LogicalPlan::SubqueryAlias(alias) => self.table_of(&alias.input),
+            LogicalPlan::SubqueryAlias(alias) => {
+                // An alias stands around the table; a view's name stands around its query.
+                let table = self.table_of(&alias.input);
+                let view = !matches!(&*alias.input, LogicalPlan::TableScan(_) | LogicalPlan::SubqueryAlias(_));
+                if view { Err(fault(format!("\"{}\" is a view, not a table", alias.alias.table()))) } else { table }
+            }
             LogicalPlan::TableScan(scan) => {
                 let name = scan.table_name.table();
-                self.inputs.get(name).map(|input| input.stream).filter(|stream| stream.table).ok_or_else(|| fault(name))
+                let known = self.inputs.get(name).map(|input| input.stream).filter(|stream| stream.table);
+                known.ok_or_else(|| fault(format!("\"{name}\" is a stream, not a table")))
             }
-            _ => Err(fault("the right side of the join")),
+            _ => Err(fault("the right side of the join is no table".into())),
         }
     }
 
@@ -224,7 +249,7 @@ impl<'a> Lowering<'a> {
     }
 
     /// Why rows and the versions that they join may lie in different tasks; `None`: they meet.
-    fn why_apart(&self, sides: &Sides, plan: &DFSchema) -> Result<Option<String>> {
+    fn why_apart(&mut self, sides: &Sides, plan: &DFSchema) -> Result<Option<String>> {
         let Distribution::Parts { names, topics: of_table, bare_or_trusted: right_trusted, format: right_format } =
             &sides.right.distribution
         else {
@@ -256,8 +281,9 @@ impl<'a> Lowering<'a> {
                 list(of_table)
             ));
         }
-        if !self.even(topics.iter().chain(of_table).map(String::as_str)) {
-            return why(format!("topics {} and {} have unequal numbers of partitions", list(topics), list(of_table)));
+        let met: Vec<String> = topics.iter().chain(of_table).cloned().collect();
+        if !self.even(&met) {
+            return why(format!("topics {} have unequal numbers of partitions", list(&met)));
         }
         Ok(None)
     }
@@ -314,7 +340,7 @@ impl<'a> Lowering<'a> {
             kind,
             before_first: stream.before_first(),
             filter,
-            // What follows and needs one order has it by position: aggregates behind a join are free of order (see `Lowered::ordered`).
+            // What follows and needs one order has it by position, or by origin (see `Order::Time`).
             ordered: false,
             schema: Arc::clone(&schema),
         };
@@ -323,7 +349,8 @@ impl<'a> Lowering<'a> {
             false => left.distribution.clone(),
             true => Distribution::shuffled(stream.key_columns.iter().map(|k| stream.columns[*k].field.name().clone()).collect()),
         };
-        Ok(Lowered { node, columns, lineage, distribution, ordered: false, updating: None, groups: 0, windowed: left.windowed })
+        let order = if sides.shuffled || left.order == Order::Unknown { Order::Unknown } else { Order::Time };
+        Ok(Lowered { node, columns, lineage, distribution, order, updating: None, groups: 0, windowed: left.windowed })
     }
 
     /// The left side's columns; behind a shuffle they hold the parts of the table's key.
@@ -360,17 +387,29 @@ fn check_left(left: &Lowered, condition: &Condition, plan: &DFSchema) -> Result<
         return Err(Fault::new(format!("a join of the results of \"{by}\", which change, is not in this release"))
             .hint("join the stream first, then aggregate"));
     }
-    if left.lineage[condition.time].time {
+    let name = plan.field(condition.time).name();
+    // Of a row in windows that are not grouped yet, `window_time` is not the time that it is joined by.
+    let is_time = |lineage: &Lineage| lineage.time && lineage.window.is_none();
+    if is_time(&left.lineage[condition.time]) {
         return Ok(());
     }
-    let name = plan.field(condition.time).name();
     let times: Vec<&str> =
-        left.lineage.iter().enumerate().filter(|(_, l)| l.time).map(|(n, _)| plan.field(n).name().as_str()).collect();
+        left.lineage.iter().enumerate().filter(|(_, l)| is_time(l)).map(|(n, _)| plan.field(n).name().as_str()).collect();
     let fault = Fault::new(format!("FOR SYSTEM_TIME AS OF \"{name}\", which is not the event time of these rows"));
     Err(match times.first() {
         Some(time) => fault.hint(format!("write FOR SYSTEM_TIME AS OF {time}")),
-        None => fault.hint(format!("declare WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND on the stream")),
+        None => fault.hint(format!(
+            "declare WATERMARK FOR {name} AS {name} - INTERVAL '5' SECOND on the stream, and pass the column on unchanged"
+        )),
     })
+}
+
+/// What the mark holds, if it is the mark.
+fn marked(conjunct: &Expr) -> Option<&Expr> {
+    match unaliased(conjunct) {
+        Expr::ScalarFunction(call) if call.func.name() == AS_OF => call.args.first(),
+        _ => None,
+    }
 }
 
 /// Takes ON apart: the mark, what equals the table's key, and what is left.
@@ -379,14 +418,9 @@ fn condition<'p>(conjuncts: &[&'p Expr], plan: &DFSchema, width: usize, stream: 
     let mut keys: Vec<Option<&'p Expr>> = vec![None; stream.key_columns.len()];
     let mut residual = Vec::new();
     for conjunct in conjuncts {
-        if let Expr::ScalarFunction(call) = unaliased(conjunct)
-            && call.func.name() == AS_OF
-        {
-            let column = call.args.first().map(unaliased);
-            let Some(Expr::Column(column)) = column else {
-                return Err(Fault::new("FOR SYSTEM_TIME AS OF takes the event time of the stream, a column")
-                    .at(call.args.first().and_then(place_in))
-                    .hint(SHAPE));
+        if let Some(argument) = marked(conjunct) {
+            let Expr::Column(column) = unaliased(argument) else {
+                return Err(Fault::new("FOR SYSTEM_TIME AS OF takes the event time of the stream, a column").hint(SHAPE));
             };
             time = Some(plan.index_of_column(column)?);
             continue;
@@ -396,13 +430,19 @@ fn condition<'p>(conjuncts: &[&'p Expr], plan: &DFSchema, width: usize, stream: 
             _ => residual.push(*conjunct),
         }
     }
-    let Some(time) = time.filter(|time| *time < width) else {
-        return Err(Fault::new("FOR SYSTEM_TIME AS OF names a column of the stream").hint(SHAPE));
-    };
+    let Some(time) = time else { return Err(Fault::new("a join without FOR SYSTEM_TIME AS OF").hint(SHAPE)) };
+    if time >= width {
+        return Err(Fault::new(format!(
+            "FOR SYSTEM_TIME AS OF \"{}\", a column of table \"{}\": it is the time of the stream's row that counts",
+            plan.field(time).name(),
+            stream.name
+        ))
+        .hint(SHAPE));
+    }
     let names: Vec<&str> = stream.key_columns.iter().map(|key| stream.columns[*key].field.name().as_str()).collect();
     let missing: Vec<&str> = names.iter().zip(&keys).filter(|(_, key)| key.is_none()).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
-        let place: Option<Place> = conjuncts.iter().find_map(|conjunct| place_in(conjunct));
+        let place: Option<Place> = conjuncts.iter().filter(|c| marked(c).is_none()).find_map(|conjunct| place_in(conjunct));
         return Err(Fault::new(format!(
             "ON does not say what {} of table \"{}\" equals: a row joins one version of one key",
             list(&missing),
@@ -418,12 +458,32 @@ fn condition<'p>(conjuncts: &[&'p Expr], plan: &DFSchema, width: usize, stream: 
 fn equality<'p>(expr: &'p Expr, plan: &DFSchema, width: usize, stream: &Stream) -> Result<Option<(usize, &'p Expr)>> {
     let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = unaliased(expr) else { return Ok(None) };
     for (one, other) in [(left, right), (right, left)] {
-        let Expr::Column(column) = unaliased(other) else { continue };
+        let (column, widened) = match unaliased(other) {
+            Expr::Column(column) => (column, false),
+            Expr::Cast(cast) => match unaliased(&cast.expr) {
+                Expr::Column(column) => (column, true),
+                _ => continue,
+            },
+            _ => continue,
+        };
         let Some(of_table) = plan.index_of_column(column)?.checked_sub(width) else { continue };
         let Some(key) = stream.key_columns.iter().position(|key| *key == of_table) else { continue };
-        if columns_of([&**one], plan)?.iter().all(|n| *n < width) {
-            return Ok(Some((key, one)));
+        if !columns_of([&**one], plan)?.iter().all(|n| *n < width) {
+            continue;
         }
+        if widened {
+            // The planner widens the narrower side. A table is looked up by its key as it is.
+            let field = &stream.columns[of_table].field;
+            let held = sql_name(&one.get_type(plan)?);
+            return Err(Fault::new(format!(
+                "\"{}\" is {}, what it is compared with is {held}",
+                field.name(),
+                sql_name(field.data_type())
+            ))
+            .at(place_in(one))
+            .hint(format!("CAST(... AS {})", sql_name(field.data_type()))));
+        }
+        return Ok(Some((key, one)));
     }
     Ok(None)
 }

@@ -94,6 +94,17 @@ impl Distribution {
     }
 }
 
+/// In which order rows of one key come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Order {
+    /// From one source partition, by offset; or from one operator, in its order.
+    Offset,
+    /// From one source partition, by event time: behind a join.
+    Time,
+    /// From several inputs, as these interleave.
+    Unknown,
+}
+
 /// A relation as nodes.
 #[derive(Clone, Debug)]
 pub(super) struct Lowered {
@@ -102,8 +113,7 @@ pub(super) struct Lowered {
     pub columns: Vec<Option<usize>>,
     pub lineage: Vec<Lineage>,
     pub distribution: Distribution,
-    /// Rows of one key come from one source partition, in one order.
-    pub ordered: bool,
+    pub order: Order,
     /// The aggregate whose results change.
     pub updating: Option<String>,
     /// Columns of the GROUP BY of that aggregate.
@@ -134,18 +144,31 @@ pub(super) struct Lowering<'a> {
     counts: BTreeMap<&'static str, usize>,
     /// Of topics, where they are known.
     partitions: &'a BTreeMap<Topic, i32>,
+    /// Topics that would have met, had they as many partitions as one another.
+    pub uneven: BTreeSet<Vec<String>>,
 }
 
 impl<'a> Lowering<'a> {
     pub fn new(inputs: BTreeMap<String, Input<'a>>, partitions: &'a BTreeMap<Topic, i32>) -> Lowering<'a> {
-        Lowering { inputs, nodes: Vec::new(), prefix: String::new(), counts: BTreeMap::new(), partitions }
+        Lowering {
+            inputs,
+            nodes: Vec::new(),
+            prefix: String::new(),
+            counts: BTreeMap::new(),
+            partitions,
+            uneven: BTreeSet::new(),
+        }
     }
 
     /// Whether topics are not known to have unequal numbers of partitions.
-    pub fn even<'t>(&self, topics: impl IntoIterator<Item = &'t str>) -> bool {
-        let mut counts = topics.into_iter().filter_map(|topic| self.partitions.get(topic));
+    pub fn even(&mut self, topics: &[String]) -> bool {
+        let mut counts = topics.iter().filter_map(|topic| self.partitions.get(topic.as_str()));
         let first = counts.next();
-        counts.all(|count| Some(count) == first)
+        let even = counts.all(|count| Some(count) == first);
+        if !even {
+            self.uneven.insert(topics.to_vec());
+        }
+        even
     }
 
     /// A new INSERT begins.
@@ -257,7 +280,7 @@ impl<'a> Lowering<'a> {
         });
         let lineage = lineage.collect();
         let distribution = if stream.key_columns.is_empty() {
-            Distribution::Unknown(format!("say which columns the key of topic \"{}\" holds: 'key.fields' = '...'", stream.topic))
+            Distribution::Unknown(format!("'key.fields' does not say which columns the key of topic \"{}\" holds", stream.topic))
         } else {
             Distribution::Parts {
                 names: stream.key_columns.iter().map(|k| stream.columns[*k].field.name().clone()).collect(),
@@ -267,7 +290,7 @@ impl<'a> Lowering<'a> {
             }
         };
         let columns = self.inputs[name].places.clone();
-        Ok(Lowered { node, columns, lineage, distribution, ordered: true, updating: None, groups: 0, windowed: None })
+        Ok(Lowered { node, columns, lineage, distribution, order: Order::Offset, updating: None, groups: 0, windowed: None })
     }
 
     fn project(&mut self, projection: &logical_plan::Projection, needed: &BTreeSet<usize>) -> Result<Lowered> {
@@ -362,10 +385,15 @@ impl<'a> Lowering<'a> {
             columns[*n] = Some(place);
             lineage[*n] = met(branches.iter().map(|b| &b.lineage[*n]));
         }
-        let distribution = meet(&branches, &lineage);
+        let distribution = match meet(&branches, &lineage) {
+            Distribution::Parts { topics, .. } if !self.even(&topics) => {
+                Distribution::Unknown(format!("topics {} have unequal numbers of partitions", list(&topics)))
+            }
+            distribution => distribution,
+        };
         let updating = branches.iter().find_map(|b| b.updating.clone());
         let node = self.add(Operation::Union, inputs, output);
-        Ok(Lowered { node, columns, lineage, distribution, ordered: false, updating, groups: usize::MAX, windowed: None })
+        Ok(Lowered { node, columns, lineage, distribution, order: Order::Unknown, updating, groups: usize::MAX, windowed: None })
     }
 
     /// A projection, unless it would change nothing.
@@ -507,6 +535,10 @@ fn met<'l>(mut branches: impl Iterator<Item = &'l Lineage>) -> Lineage {
 
 /// Whether equal keys of all branches lie in one partition.
 fn meet(branches: &[Lowered], lineage: &[Lineage]) -> Distribution {
+    let shuffled = |branch: &Lowered| matches!(&branch.distribution, Distribution::Parts { topics, .. } if topics.is_empty());
+    if branches.len() > 1 && branches.iter().any(shuffled) {
+        return Distribution::Unknown("rows of the UNION ALL come from a shuffle and from elsewhere".into());
+    }
     let mut all_topics: Vec<String> = Vec::new();
     let mut result: Option<(Vec<String>, bool, Option<KeyFormat>)> = None;
     for branch in branches {
@@ -521,9 +553,6 @@ fn meet(branches: &[Lowered], lineage: &[Lineage]) -> Distribution {
         match &mut result {
             None => result = Some((names.clone(), *bare_or_trusted, *format)),
             Some((first, trusted, first_format)) => {
-                if topics.is_empty() || all_topics.is_empty() {
-                    return Distribution::Unknown("rows of the UNION ALL come from a shuffle and from elsewhere".into());
-                }
                 if first.len() != names.len() {
                     return Distribution::Unknown("the streams of the UNION ALL are keyed by different columns".into());
                 }

@@ -50,7 +50,7 @@ mod with;
 /// The planner's messages in our words.
 mod wording;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use arrow::datatypes::{FieldRef, SchemaRef};
@@ -144,12 +144,21 @@ pub struct Topology {
     pub statements: Vec<Statement>,
     /// Anything that a run can't repeat (`SET 'nondeterministic'`): marks the generation.
     pub nondeterministic: bool,
+    /// Partition counts of topics, as far as they were known when it was planned.
+    pub partitions: BTreeMap<Topic, i32>,
+    /// Topics whose rows are shuffled because they are known to have unequal numbers of partitions.
+    pub uneven: BTreeSet<Vec<String>>,
 }
 
 impl Topology {
     /// The parts between shuffles, each of which runs in tasks of its own.
     pub fn sub_topologies(&self) -> Vec<SubTopology> {
         sub::sub_topologies(&self.nodes, &self.sources)
+    }
+
+    /// What a node's rows come from without a shuffle in between: sources, and shuffles.
+    pub fn origins(&self, node: usize) -> BTreeSet<usize> {
+        sub::origins(&self.nodes, node)
     }
 
     /// The nodes that are shuffles.

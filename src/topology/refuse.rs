@@ -42,14 +42,10 @@ struct Walk<'a> {
 const NOT_YET: &str = "not in this release";
 const TOP_N: &str = "top-N and dedup are not in this release; FIRST_VALUE or LAST_VALUE with GROUP BY may do";
 const NO_END: &str = "a stream has no first rows and no end: filter with WHERE";
-const ONE_STREAM: &str = "one query reads one stream, view or UNION ALL of them";
+const ONE_STREAM: &str = "a query reads one stream, table, view or UNION ALL of them, and joins tables FOR SYSTEM_TIME AS OF";
 
 fn not_yet(what: &str, place: Option<Place>) -> Fault {
     Fault::new(format!("{what}: {NOT_YET}")).at(place)
-}
-
-fn joins(place: Option<Place>) -> Fault {
-    Fault::new(format!("joins are {NOT_YET}")).at(place).hint(ONE_STREAM)
 }
 
 impl Visitor for Walk<'_> {
@@ -203,7 +199,7 @@ fn check_select(select: &Select) -> Result<()> {
                 .hint("FROM stream AS s JOIN table FOR SYSTEM_TIME AS OF s.time AS t ON s.id = t.id"))
         }
         [only] => only.joins.iter().try_for_each(|join| super::join::check(join).map_err(|fault| fault.at(place))),
-        [_, second, ..] => Err(joins(Place::of(second.span()).or(place))),
+        [_, second, ..] => Err(not_yet("a join by comma", Place::of(second.span()).or(place)).hint(super::join::SHAPE)),
     }
 }
 
@@ -234,7 +230,7 @@ fn check_factor(factor: &TableFactor) -> Result<()> {
             Err(not_yet("TABLESAMPLE", place).hint("filter by a hash of the key: md5(key) < '1'"))
         }
         TableFactor::Table { .. } | TableFactor::Derived { .. } | TableFactor::TableFunction { .. } => Ok(()),
-        TableFactor::NestedJoin { .. } => Err(joins(place)),
+        TableFactor::NestedJoin { .. } => Err(not_yet("a join in parentheses", place).hint("leave the parentheses out")),
         TableFactor::UNNEST { .. } => Err(not_yet("UNNEST", place).hint("elements are read by their number: tags[1]")),
         TableFactor::MatchRecognize { .. } => Err(not_yet("MATCH_RECOGNIZE", place).hint("aggregate in windows")),
         TableFactor::Pivot { .. } | TableFactor::Unpivot { .. } => {

@@ -8,7 +8,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use super::ddl::{Definition, Item, Name};
 use super::expression;
 use super::fault::{Fault, Place, Result, list};
-use super::lower::{Lineage, Lowered, Lowering, at};
+use super::lower::{Lineage, Lowered, Lowering, Order, at};
 use super::types::{instant_millis, sql_name, storable, widens};
 use super::with::Options;
 use super::{Metadata, Operation, Sink, SinkKey};
@@ -399,11 +399,11 @@ impl Target {
             let all = lowered.groups != usize::MAX && (0..lowered.groups).all(|group| held.contains(&group));
             return (!all).then(|| of_key(&format!("several groups of \"{by}\" may write one key")));
         }
-        if !lowered.ordered {
-            return Some(of_key("rows of a UNION ALL reach one key in no certain order"));
-        }
         let held = columns.iter().filter_map(|c| lineage[*c].key_part).collect();
-        lowered.distribution.lacks(&held).map(|why| of_key(&why))
+        if let Some(why) = lowered.distribution.lacks(&held) {
+            return Some(of_key(&why));
+        }
+        (lowered.order == Order::Unknown).then(|| of_key("rows of one key come from several inputs, in no certain order"))
     }
 
     fn sink(&self, schema: SchemaRef, key: Option<SinkKey>, lineage: &[&Lineage]) -> Result<Sink> {

@@ -146,6 +146,7 @@ pub(super) fn stream(
         topic: &topic,
         value: &value,
         keys: &key_names,
+        table,
         key_contract: None,
         key_format: options.key_format,
     };
@@ -199,6 +200,7 @@ pub(super) fn stream(
             Item::PrimaryKey { .. } => {}
         }
     }
+    resolve.whole_key()?;
     let (key_contract, key_format) = (resolve.key_contract, resolve.key_format);
     unique(&columns)?;
     type_computed(&mut columns, plan)?;
@@ -275,6 +277,7 @@ struct Resolve<'a> {
     topic: &'a Topic,
     value: &'a Arc<Contract>,
     keys: &'a [Name],
+    table: bool,
     key_contract: Option<Arc<Contract>>,
     key_format: Option<KeyFormat>,
 }
@@ -303,7 +306,12 @@ impl Resolve<'_> {
             KeyFormat::Bytes => Some(DataType::Binary),
         };
         if let Some(data_type) = raw {
-            if self.options.key_fields.len() > 1 {
+            if let (true, [_, second, ..]) = (self.table, self.keys) {
+                return Err(Fault::new(format!("a bare key is one column, and the PRIMARY KEY has {}", self.keys.len()))
+                    .at(second.place)
+                    .hint("give 'key.format' = 'avro' or 'json', whichever the topic's keys have"));
+            }
+            if self.keys.len() > 1 {
                 let known: Vec<&str> = self.value.columns.fields().iter().map(|f| f.name().as_str()).collect();
                 return Err(Fault::new(format!("a bare key is one column, and \"{}\" is not a field of the value", name.value))
                     .at(name.place)
@@ -348,6 +356,26 @@ impl Resolve<'_> {
             .hint("give the 'key.format' that the topic's keys have"));
         }
         Ok(Column { field: Arc::new(Field::new(&name.value, held, false)), ..column })
+    }
+
+    /// A table has one row per record key: by a part of it, rows would replace one another that the topic keeps apart.
+    fn whole_key(&self) -> Result<()> {
+        let Some(contract) = self.key_contract.as_ref().filter(|_| self.table) else { return Ok(()) };
+        let prefix = self.options.key_prefix.as_str();
+        let named = |field: &str| self.keys.iter().any(|key| key.value.strip_prefix(prefix) == Some(field));
+        let fields = contract.columns.fields();
+        if fields.len() <= self.keys.len() {
+            return Ok(());
+        }
+        let left: Vec<&str> = fields.iter().map(|field| field.name().as_str()).filter(|field| !named(field)).collect();
+        Err(Fault::new(format!(
+            "the PRIMARY KEY of \"{}\" leaves out {} of the key of topic \"{}\"",
+            self.definition.value,
+            list(&left),
+            self.topic
+        ))
+        .at(self.keys.first().and_then(|key| key.place))
+        .hint("a table's PRIMARY KEY is its topic's key: name all its fields"))
     }
 
     /// A member of a JSON key: text unless the file declares another type.

@@ -3,6 +3,8 @@
 //! A topology is cut at its exchanges. What stays connected runs in one task per partition number; so do sources that read one topic,
 //! since a partition has one committed offset. The word is Kafka Streams'.
 
+use std::collections::BTreeSet;
+
 use super::{Node, Operation, Source};
 
 /// Nodes that are connected without a shuffle, and what they read.
@@ -61,6 +63,20 @@ pub(super) fn sub_topologies(nodes: &[Node], sources: &[Source]) -> Vec<SubTopol
         }
     }
     subs.into_iter().map(|(_, sub)| sub).collect()
+}
+
+/// The sources and shuffles before a node.
+pub(super) fn origins(nodes: &[Node], node: usize) -> BTreeSet<usize> {
+    let (mut found, mut seen) = (BTreeSet::new(), BTreeSet::new());
+    let mut ahead = nodes[node].inputs.clone();
+    while let Some(node) = ahead.pop() {
+        match nodes[node].operation {
+            _ if !seen.insert(node) => {}
+            Operation::Source(_) | Operation::Exchange(_) => drop(found.insert(node)),
+            _ => ahead.extend(&nodes[node].inputs),
+        }
+    }
+    found
 }
 
 /// The nodes that are shuffles.

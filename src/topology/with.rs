@@ -37,6 +37,16 @@ pub(super) enum Kind {
     Sink,
 }
 
+impl Kind {
+    fn word(self) -> &'static str {
+        match self {
+            Kind::Stream => "stream",
+            Kind::Table => "table",
+            Kind::Sink => "sink",
+        }
+    }
+}
+
 const STREAM: [&str; 13] = [
     "connector",
     "topic",
@@ -53,7 +63,7 @@ const STREAM: [&str; 13] = [
     "partitioner",
 ];
 
-const TABLE: [&str; 11] = [
+const TABLE: [&str; 13] = [
     "connector",
     "topic",
     "format",
@@ -61,6 +71,8 @@ const TABLE: [&str; 11] = [
     "key.format",
     "key.fields",
     "key.fields-prefix",
+    "value.fields-include",
+    "max_ahead",
     "value.subject",
     "key.subject",
     "partitioner",
@@ -97,7 +109,7 @@ pub(super) fn options(given: &[WithOption], kind: Kind) -> Result<Options> {
         seen.push(name);
         let class = name.strip_prefix("on.");
         if !known.contains(&name) && (sink || class.is_none()) {
-            return Err(unknown(key, sink, known));
+            return Err(unknown(key, kind, known));
         }
         let read = match class {
             Some(class) => on_bad(&mut options, class, value).map_err(|f| f.at(key.place)),
@@ -230,35 +242,29 @@ fn names(value: &Name) -> Result<Vec<Name>> {
     Ok(names)
 }
 
-fn unknown(key: &Name, sink: bool, known: &[&str]) -> Fault {
+fn unknown(key: &Name, kind: Kind, known: &[&str]) -> Fault {
     let name = key.value.as_str();
     let place: Option<Place> = key.place;
-    let fault = Fault::new(format!("option '{name}' is not known")).at(place);
     if let Some(hint) = elsewhere(name) {
         return Fault::new(format!("option '{name}' does not belong in SQL")).at(place).hint(hint);
     }
-    if !sink && name == "partitions" {
-        return Fault::new("option 'partitions' is not one of a stream")
-            .at(place)
-            .hint("a topic that is read has its partitions already");
+    let others = |what: &str, hint: &str| Fault::new(format!("option '{name}' is not one of a {what}")).at(place).hint(hint);
+    let (sink, table) = (kind == Kind::Sink, kind == Kind::Table);
+    match name {
+        "partitions" if !sink => return others(kind.word(), "a topic that is read has its partitions already"),
+        "tombstones" if table => return others("table", "a null value removes its key's row"),
+        "before_first" if !table => return others(kind.word(), "it is an option of CREATE TABLE"),
+        "key.fields" | "key.fields-prefix" if sink => return others("sink", "a sink's key is its PRIMARY KEY"),
+        "partitioner" if sink => return others("sink", "a sink partitions as Java does, by its PRIMARY KEY"),
+        _ if sink && STREAM.contains(&name) => return others("sink", "it is an option of CREATE STREAM"),
+        _ if sink && name.starts_with("on.") => return others("sink", "bad records are a stream's: put it there"),
+        _ => {}
     }
-    if let Some(ours) = ksql(name) {
-        return fault.hint(format!("{} is ksqlDB's: {ours}", name.to_uppercase()));
+    let fault = Fault::new(format!("option '{name}' is not known")).at(place);
+    match ksql(name) {
+        Some(ours) => fault.hint(format!("{} is ksqlDB's: {ours}", name.to_uppercase())),
+        None => fault.nearest(name, known.iter().copied()),
     }
-    if sink && STREAM.contains(&name) {
-        let hint = match name {
-            "key.fields" | "key.fields-prefix" => "a sink's key is its PRIMARY KEY",
-            "partitioner" => "a sink partitions as Java does, by its PRIMARY KEY",
-            _ => "it is an option of CREATE STREAM",
-        };
-        return Fault::new(format!("option '{name}' is not one of a sink")).at(place).hint(hint);
-    }
-    if sink && name.starts_with("on.") {
-        return Fault::new(format!("option '{name}' is not one of a sink"))
-            .at(place)
-            .hint("bad records are a stream's: put it there");
-    }
-    fault.nearest(name, known.iter().copied())
 }
 
 /// Where Flink's other options belong.

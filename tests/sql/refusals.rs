@@ -4,8 +4,9 @@
 //! its INSERT, or, where the file as a whole is wrong, without a place.
 
 use super::refused_files::{AFTER_ORDERS, FILES};
+use super::refused_joins::{JOINS, TABLES};
 use super::refused_queries::QUERIES;
-use super::shop::{ORDERS, built};
+use super::shop::{CUSTOMERS, ORDERS, built};
 use tidemill::error::Kind;
 
 /// SQL, a part of the message, a part of the hint (empty: there need not be one).
@@ -25,8 +26,18 @@ fn queries_are_refused_where_they_are_wrong() {
     check(files.collect());
 }
 
+#[test]
+fn joins_and_tables_are_refused_where_they_are_wrong() {
+    let joins = JOINS.iter().map(|(sql, message, hint)| {
+        let file = format!("{ORDERS}{CUSTOMERS}CREATE SINK s WITH ('format' = 'avro');\nINSERT INTO s\n{sql};");
+        (file, *message, *hint)
+    });
+    check(joins.collect());
+    check(TABLES.iter().map(|(sql, message, hint)| (format!("{ORDERS}{sql}"), *message, *hint)).collect());
+}
+
 fn check(cases: Vec<(String, &str, &str)>) {
-    assert!(cases.len() > 20);
+    assert!(cases.len() > 15);
     let mut failures = Vec::new();
     for (marked, message, hint) in &cases {
         let sql = marked.replacen('¦', "", 1);
@@ -37,9 +48,10 @@ fn check(cases: Vec<(String, &str, &str)>) {
         let wrong = match built(&sql) {
             Ok(_) => Some("it compiles".to_owned()),
             Err(error) => {
-                let start = place.clone().unwrap_or_else(|| match sql.starts_with(ORDERS) {
-                    true => "p.sql:3:1: ".into(),
-                    false => "p.sql: ".into(),
+                // Refused at its INSERT, where it stands in a line of its own.
+                let start = place.clone().unwrap_or_else(|| match sql.split_once("\nINSERT INTO") {
+                    Some((before, _)) => format!("p.sql:{}:1: ", before.matches('\n').count() + 2),
+                    None => "p.sql: ".into(),
                 });
                 let first = error.message.lines().next().unwrap_or_default();
                 let given = error.hint.as_deref().unwrap_or_default();

@@ -31,9 +31,9 @@ pub const FILES: &[Case] = &[
     ("¦UPDATE orders SET amount = 1;", "UPDATE is not a statement of a pipeline", "INSERT INTO"),
     ("¦DELETE FROM orders;", "DELETE is not a statement of a pipeline", "INSERT INTO"),
     ("¦INSRT INTO s SELECT 1;", "INSRT is not a statement", "did you mean INSERT INTO?"),
-    ("¦DROP TABLE orders;", "DROP", "a pipeline has SET, CREATE STREAM, CREATE SINK, CREATE VIEW "),
+    ("¦DROP TABLE orders;", "DROP", "a pipeline has SET, CREATE STREAM, CREATE TABLE, CREATE SINK, CREATE VIEW "),
     ("¦USE CATALOG shop;", "USE", "did you mean SET?"),
-    ("¦EXPLAIN SELECT 1;", "EXPLAIN", "a pipeline has SET, CREATE STREAM, CREATE SINK, CREATE VIEW "),
+    ("¦EXPLAIN SELECT 1;", "EXPLAIN", "a pipeline has SET, CREATE STREAM, CREATE TABLE, CREATE SINK, CREATE VIEW "),
     // Settings.
     ("SET ¦'pipline.name' = 'x';", "setting 'pipline.name' is not known", "did you mean 'pipeline.name'?"),
     ("SET 'pipeline.name' = ¦'a b';", "\"a b\" is not a name of a pipeline", "letters"),
@@ -47,8 +47,11 @@ pub const FILES: &[Case] = &[
     ("SET ¦pipeline.name = 'x';", "expected a quoted key", "SET 'key' = 'value'"),
     ("SET 'pipeline.name' = 'a'; SET ¦'pipeline.name' = 'b';", "set twice", "leave one of them out"),
     // Other statements of Flink and ksqlDB.
-    ("¦CREATE TABLE t (PRIMARY KEY (a)) WITH ('topic' = 't');", "tables and joins are not in this release", "CREATE STREAM"),
-    ("¦CREATE TEMPORARY TABLE t (a INT);", "tables and joins are not in this release", "CREATE STREAM"),
+    (
+        "¦CREATE TEMPORARY TABLE t (a INT);",
+        "CREATE TEMPORARY TABLE: what a pipeline defines lives as long as it",
+        "leave TEMPORARY out",
+    ),
     ("¦CREATE OR REPLACE STREAM t WITH ('topic' = 't');", "CREATE OR REPLACE", "OR REPLACE"),
     ("¦CREATE FUNCTION f AS 'x';", "CREATE FUNCTION is not a statement", "did you mean CREATE STREAM?"),
     ("¦CREATE CATALOG c WITH ('type' = 'x');", "CREATE CATALOG is not a statement", "did you mean CREATE STREAM?"),
@@ -241,24 +244,9 @@ pub const AFTER_ORDERS: &[Case] = &[
         "did you mean \"customer\"?",
     ),
     (
-        "CREATE SINK s (¦PRIMARY KEY (orderId)) WITH ('format' = 'avro'); INSERT INTO s SELECT orderId, amount FROM orders;",
-        "does not hold \"customer\"",
-        "add \"customer\"",
-    ),
-    (
-        "CREATE SINK s (¦PRIMARY KEY (customer)) WITH ('format' = 'avro'); INSERT INTO s SELECT UPPER(customer) AS customer, amount FROM orders;",
-        "does not hold \"customer\"",
-        "unchanged",
-    ),
-    (
         "CREATE SINK s (PRIMARY KEY (customer)) WITH ('format' = 'avro'); INSERT INTO s SELECT customer, amount FROM orders; INSERT INTO ¦s SELECT customer, amount FROM orders;",
         "two statements write sink \"s\"",
         "UNION ALL",
-    ),
-    (
-        "CREATE SINK s (¦PRIMARY KEY (customer)) WITH ('format' = 'avro'); INSERT INTO s SELECT customer, amount FROM orders UNION ALL SELECT customer, amount FROM orders;",
-        "in no certain order",
-        "LAST_VALUE",
     ),
     (
         "CREATE SINK s (¦PRIMARY KEY (customer)) WITH ('format' = 'avro', 'key.format' = 'long'); INSERT INTO s SELECT customer, amount FROM orders;",
@@ -269,11 +257,6 @@ pub const AFTER_ORDERS: &[Case] = &[
         "CREATE SINK s (¦PRIMARY KEY (customer, product)) WITH ('format' = 'avro', 'key.format' = 'string'); INSERT INTO s SELECT customer, note AS product FROM orders;",
         "a bare key is one column",
         "leave 'key.format' out",
-    ),
-    (
-        "CREATE SINK s (¦PRIMARY KEY (t)) WITH ('format' = 'avro'); INSERT INTO s SELECT customer, SUM(amount) AS t FROM orders GROUP BY customer;",
-        "does not hold all columns of the GROUP BY",
-        "unchanged",
     ),
     (
         "CREATE SINK s WITH ('format' = 'avro'); ¦INSERT INTO s SELECT customer, SUM(amount) AS t FROM orders GROUP BY customer;",
@@ -324,11 +307,6 @@ pub const AFTER_ORDERS: &[Case] = &[
         "CREATE VIEW v AS SELECT amount FROM ¦w; CREATE VIEW w AS SELECT amount FROM v; CREATE SINK s WITH ('format' = 'avro'); INSERT INTO s SELECT amount FROM w;",
         "stream \"w\" is not known",
         "before this statement",
-    ),
-    (
-        "CREATE SINK s (PRIMARY KEY (customer)) WITH ('format' = 'avro'); CREATE VIEW v AS SELECT customer, SUM(amount) AS t FROM orders GROUP BY customer; INSERT INTO s SELECT customer, SUM(t) AS t FROM v GROUP BY ¦customer;",
-        "which change, is not in this release",
-        "windows first",
     ),
     (
         "CREATE SINK s WITH ('format' = 'avro'); CREATE VIEW v AS SELECT customer, MAX(ts) AS ts FROM orders GROUP BY customer; INSERT INTO s SELECT customer FROM TABLE(TUMBLE(TABLE v, DESCRIPTOR(¦ts), INTERVAL '1' MINUTE)) GROUP BY customer;",

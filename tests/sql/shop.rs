@@ -60,6 +60,14 @@ pub fn subjects() -> Subjects {
                 {"name":"millis","type":"long"}]}"#,
         )
         .add(
+            "customers-value",
+            r#"{"type":"record","name":"Customer","fields":[
+                {"name":"customer","type":"string"},
+                {"name":"country","type":"string"},
+                {"name":"level","type":"int"},
+                {"name":"since","type":{"type":"long","logicalType":"timestamp-millis"}}]}"#,
+        )
+        .add(
             "clicks-value",
             r#"{"type":"record","name":"Click","fields":[
                 {"name":"url","type":"string"},
@@ -74,9 +82,18 @@ pub fn subjects() -> Subjects {
 pub const ORDERS: &str = "CREATE STREAM orders (WATERMARK FOR ts AS ts - INTERVAL '5' SECOND) \
      WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer');\n";
 
+pub const CUSTOMERS: &str = "CREATE TABLE customers (PRIMARY KEY (customer)) \
+     WITH ('topic' = 'customers', 'format' = 'avro', 'key.format' = 'string');\n";
+
 pub fn compiled(sql: &str, subjects: &Subjects) -> Result<Topology> {
+    over(sql, subjects, &[])
+}
+
+/// Over topics with so many partitions.
+pub fn over(sql: &str, subjects: &Subjects, partitions: &[(&str, i32)]) -> Result<Topology> {
     let file = SqlFile { name: "p.sql".into(), text: sql.into() };
-    compile(&file, subjects, &Options { default_name: Some("p".into()), ..Options::default() })
+    let partitions = partitions.iter().map(|(topic, count)| (Topic::new(*topic), *count)).collect();
+    compile(&file, subjects, &Options { default_name: Some("p".into()), partitions, ..Options::default() })
 }
 
 pub fn built(sql: &str) -> Result<Topology> {

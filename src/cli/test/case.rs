@@ -23,13 +23,20 @@ pub struct CaseSettings {
     /// Whether the input is all there will ever be: windows still open are emitted at the end.
     #[serde(rename = "final")]
     pub finish: bool,
-    /// Partition count of every topic; by default the highest partition that an input names, plus one.
-    pub partitions: Option<i32>,
+    /// Partition count of every topic, or a table of counts by topic; by default the highest partition that an input names, plus one.
+    pub partitions: Counts,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Counts {
+    OfAll(i32),
+    ByTopic(BTreeMap<String, i32>),
 }
 
 impl Default for CaseSettings {
     fn default() -> CaseSettings {
-        CaseSettings { finish: true, partitions: None }
+        CaseSettings { finish: true, partitions: Counts::ByTopic(BTreeMap::new()) }
     }
 }
 
@@ -66,7 +73,10 @@ pub struct Case {
     pub contracts: FileContracts,
     /// All inputs, merged by timestamp; each file's order is kept.
     pub inputs: Vec<Input>,
-    pub partitions: i32,
+    /// Of topics that have another number of partitions than the others.
+    counts: BTreeMap<Topic, i32>,
+    /// Of the others.
+    partitions: i32,
     pub finish: bool,
     /// Expected rows by file stem (a sink's name, or its topic's).
     pub expected: BTreeMap<String, Vec<Value>>,
@@ -111,17 +121,40 @@ impl Case {
         let sql = dir.join("pipeline.sql");
         let file = SqlFile { name: sql.display().to_string(), text: read(&sql)? };
         let contracts = FileContracts::open(dir.join("contracts"))?;
-        let options = Options { default_name: Some(name.clone()), ..options.clone() };
+        let settings = settings(&dir.join("case.toml"))?;
+        let counts: BTreeMap<Topic, i32> = match &settings.partitions {
+            Counts::OfAll(_) => BTreeMap::new(),
+            Counts::ByTopic(counts) => counts.iter().map(|(topic, count)| (Topic::new(topic), *count)).collect(),
+        };
+        let options = Options { default_name: Some(name.clone()), partitions: counts.clone(), ..options.clone() };
         let mut topology = topology::compile(&file, &contracts, &options)?;
         // A case need not name its pipeline: its folder does.
         topology.named = true;
-        let settings = settings(&dir.join("case.toml"))?;
         let mut files: Vec<Vec<(i64, Input)>> = Vec::new();
         for path in listing(&dir.join("input"), "jsonl")? {
             files.push(inputs(&path, &topology, &contracts)?);
         }
         let inputs = merge(files);
-        let highest = inputs.iter().map(|input| input.place().1 + 1).max().unwrap_or(1);
+        for (topic, partition) in inputs.iter().map(Input::place) {
+            if counts.get(topic).is_some_and(|count| partition >= *count) {
+                let path = dir.join("case.toml");
+                return Err(Error::config(format!(
+                    "{}: topic \"{topic}\" has an input of partition {partition}",
+                    path.display()
+                ))
+                .hint("give it as many partitions as its input names"));
+            }
+        }
+        let others = inputs.iter().map(Input::place).filter(|(topic, _)| !counts.contains_key(*topic));
+        let highest = others.map(|(_, partition)| partition + 1).max().unwrap_or(1);
+        let partitions = if let Counts::OfAll(count) = settings.partitions { count.max(highest) } else { highest };
+        if !counts.is_empty() {
+            // Planned anew with what the inputs say of the other topics.
+            let all = topology.sources.iter().map(|source| &source.topic);
+            let all = all.map(|topic| (topic.clone(), counts.get(topic).copied().unwrap_or(partitions))).collect();
+            topology = topology::compile(&file, &contracts, &Options { partitions: all, ..options })?;
+            topology.named = true;
+        }
         let mut expected = BTreeMap::new();
         let (mut dead, mut late) = (None, None);
         for path in listing(&dir.join("expected"), "jsonl")? {
@@ -144,12 +177,20 @@ impl Case {
             topology,
             contracts,
             inputs,
-            partitions: settings.partitions.unwrap_or(highest).max(highest),
+            counts,
+            partitions,
             finish: settings.finish,
             expected,
             dead,
             late,
         })
+    }
+}
+
+impl Case {
+    /// How many partitions a topic has.
+    pub fn partitions(&self, topic: &Topic) -> i32 {
+        self.counts.get(topic).copied().unwrap_or(self.partitions)
     }
 }
 

@@ -82,7 +82,7 @@ pub fn decisions(case: &Case) -> Result<Vec<Decision>> {
     let mut decisions: Vec<Decision> = Vec::new();
     let mut quiet = std::collections::BTreeSet::new();
     let timed = case.topology.sources.iter().filter(|source| source.ingest.has_watermark());
-    let partitions: Vec<_> = timed.flat_map(|s| crate::log::partitions_of(&s.topic, case.partitions)).collect();
+    let partitions: Vec<_> = timed.flat_map(|s| crate::log::partitions_of(&s.topic, case.partitions(&s.topic))).collect();
     let mut next: std::collections::BTreeMap<_, i64> = Default::default();
     for input in &case.inputs {
         let (topic, partition) = input.place();

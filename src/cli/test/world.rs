@@ -39,13 +39,22 @@ impl World {
     pub fn new(case: &Case) -> Result<World> {
         let sources = case.topology.sources.iter().map(|source| &source.topic);
         let topics: BTreeSet<&Topic> = sources.chain(case.inputs.iter().map(|input| input.place().0)).collect();
-        World::with(case.contracts.registry(), topics, case.partitions)
+        World::of(case.contracts.registry(), topics.into_iter().map(|topic| (topic, case.partitions(topic))))
     }
 
     /// With topics of so many partitions each.
     pub fn with<'a>(registry: MemoryRegistry, topics: impl IntoIterator<Item = &'a Topic>, partitions: i32) -> Result<World> {
+        World::of(registry, topics.into_iter().map(|topic| (topic, partitions)))
+    }
+
+    fn of<'a>(registry: MemoryRegistry, topics: impl IntoIterator<Item = (&'a Topic, i32)>) -> Result<World> {
         let log = EmbeddedLog::new();
-        let new = |topic: &Topic| NewTopic { topic: topic.clone(), partitions, replication: -1, config: BTreeMap::new() };
+        let new = |(topic, partitions): (&Topic, i32)| NewTopic {
+            topic: topic.clone(),
+            partitions,
+            replication: -1,
+            config: BTreeMap::new(),
+        };
         log.create_topics(&topics.into_iter().map(new).collect::<Vec<_>>())?;
         let settings = Settings { max_poll_records: 1_000, ..Settings::default() };
         let site = Site { log: Arc::new(log.clone()), registry: Arc::new(registry.clone()), settings };

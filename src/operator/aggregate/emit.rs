@@ -17,8 +17,8 @@ impl Aggregate {
     /// Results of the given slots, without the groups' columns.
     pub(super) fn results(&self, slots: &[u32]) -> Result<Results> {
         let mut failures = Vec::new();
-        let mut columns = Vec::with_capacity(self.accumulators.len());
-        for (call, accumulator) in self.accumulators.iter().enumerate() {
+        let mut columns = Vec::with_capacity(self.spec.calls.len());
+        for (call, accumulator) in self.accumulators.iter().take(self.spec.calls.len()).enumerate() {
             let evaluated = accumulator.evaluate(slots)?;
             failures.extend(evaluated.failures.into_iter().map(|(row, what)| (row, call, what)));
             columns.push(evaluated.column);

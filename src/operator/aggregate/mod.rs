@@ -24,15 +24,16 @@ mod sum;
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, BooleanArray, Int8Array, Int64Array, RecordBatch, UInt32Array};
+use arrow::array::{Array, ArrayRef, AsArray, BooleanArray, Int8Array, Int64Array, RecordBatch, UInt32Array};
 use arrow::compute::{filter_record_batch, take};
-use arrow::datatypes::{FieldRef, SchemaRef};
+use arrow::datatypes::{DataType, FieldRef, Int64Type, SchemaRef};
 use datafusion_common::DataFusionError;
 use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
 use self::accumulator::{Accumulator, Input, accumulator};
 use self::emit::derived;
+use self::multiset::ExtremeOfBag;
 use self::slots::Slots;
 use self::state::State;
 use super::evaluate::{broken, evaluate, evaluate_predicate, isolate, micros, reject};
@@ -78,7 +79,7 @@ pub enum Phase {
 
 impl AggregateSpec {
     /// Whether results may not depend on the order of arrival.
-    fn exact(&self) -> bool {
+    pub fn exact(&self) -> bool {
         self.order_free || self.retracts || self.phase != Phase::Complete
     }
 }
@@ -163,6 +164,7 @@ pub struct Aggregate {
     /// The expressions of GROUP BY, windows left out.
     keys: Vec<Arc<dyn PhysicalExpr>>,
     shape: KeyShape,
+    /// Of the calls; where rows can be taken back, then one for the event times of the rows that are there.
     accumulators: Vec<Box<dyn Accumulator>>,
     /// Of the rows between two halves.
     partial: SchemaRef,
@@ -201,7 +203,10 @@ impl Aggregate {
         }
         Aggregate::refuse_phase(&spec)?;
         let shape = KeyShape::new(types.clone()).map_err(|e| e.context("GROUP BY"))?;
-        let accumulators = spec.calls.iter().map(|call| accumulator(&spec, call)).collect::<Result<Vec<_>>>()?;
+        let mut accumulators = spec.calls.iter().map(|call| accumulator(&spec, call)).collect::<Result<Vec<_>>>()?;
+        if spec.retracts {
+            accumulators.push(Box::new(ExtremeOfBag::new(DataType::Int64, DataType::Int64, true)?));
+        }
         let state = State::new(&spec, &types, &accumulators);
         let partial = spec.partial_schema()?;
         Ok(Aggregate { spec, keys, shape, accumulators, partial, slots: Slots::default(), before: Vec::new(), state })
@@ -369,16 +374,13 @@ impl Aggregate {
     fn update(&mut self, batch: &Batch, ends: Option<&[i64]>, evaluated: &EvaluatedRows) -> Result<()> {
         self.refuse_retractions(batch)?;
         let slots = self.touch(&evaluated.keys, ends, batch.num_rows())?;
-        for (row, slot) in slots.iter().map(|slot| *slot as usize).enumerate() {
-            let time = &mut self.slots.event_times[slot];
-            *time = (*time).max(batch.event_times.value(row));
-            if self.spec.retracts {
-                let rows = &mut self.slots.rows[slot];
-                *rows += i64::from(batch.weight(row));
-                // A group that comes again is a new one, wherever the commits fall.
-                if *rows == 0 {
-                    *time = i64::MIN;
-                }
+        if self.spec.retracts {
+            slots.iter().enumerate().for_each(|(row, slot)| self.slots.rows[*slot as usize] += i64::from(batch.weight(row)));
+            self.update_times(batch, &slots)?;
+        } else {
+            for (row, slot) in slots.iter().map(|slot| *slot as usize).enumerate() {
+                let time = &mut self.slots.event_times[slot];
+                *time = (*time).max(batch.event_times.value(row));
             }
         }
         for (accumulator, call) in self.accumulators.iter_mut().zip(&evaluated.calls) {
@@ -390,6 +392,21 @@ impl Aggregate {
                     accumulator.update(&Input { slots: &slots, args: &call.args, batch: &batch })?;
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// A group's time is the highest of the rows that are there: of one that was there once it would depend on the order of arrival.
+    fn update_times(&mut self, batch: &Batch, slots: &[u32]) -> Result<()> {
+        let times = self.accumulators.last_mut().expect("it stands behind those of the calls");
+        let args: [ArrayRef; 1] = [Arc::new(batch.event_times.clone())];
+        times.update(&Input { slots, args: &args, batch })?;
+        let mut touched = slots.to_vec();
+        touched.sort_unstable();
+        touched.dedup();
+        let found = times.evaluate(&touched)?.column;
+        for (slot, time) in touched.iter().zip(found.as_primitive::<Int64Type>().iter()) {
+            self.slots.event_times[*slot as usize] = time.unwrap_or(i64::MIN);
         }
         Ok(())
     }

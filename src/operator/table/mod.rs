@@ -1,11 +1,12 @@
 //! A table: the current row of every key, told as changes.
 //!
 //! Input are the records of a compacted topic: weight +1 sets a key's row, -1 (a tombstone, whose key columns and position count)
-//! removes it. A key lives in one partition, so the order of arrival is that of offsets, and the last record holds. At `flush` the
-//! net change of every touched key is emitted: the old row with weight -1, then the new one with +1.
+//! removes it. A key lives in one partition, so the order of arrival is that of offsets, and the last record holds. Every record that
+//! changes something tells it at once: the old row with weight -1, then the new one with +1. The net change of a commit would be less,
+//! but then it would depend on where commits fall which rows an expression behind the table is tried on.
 //!
 //! Invariant: a row is taken back exactly as it was emitted, position included. A record that repeats its key's row changes nothing,
-//! not even the position, so what is emitted does not depend on where commits fall.
+//! not even the position.
 
 mod state;
 
@@ -42,9 +43,8 @@ pub struct Table {
     current: Vec<u32>,
     /// By the key's number: event time of its last change.
     event_times: Vec<i64>,
-    /// What touched keys had at the last `keep`, and at the last flush, in the order of their first touch.
+    /// What touched keys had at the last `keep`, in the order of their first touch.
     touched: Changed,
-    unflushed: Changed,
     kept_keys: usize,
     live: usize,
     kept_live: usize,
@@ -94,7 +94,6 @@ impl Table {
             current: Vec::new(),
             event_times: Vec::new(),
             touched: Changed::default(),
-            unflushed: Changed::default(),
             kept_keys: 0,
             live: 0,
             kept_live: 0,
@@ -109,7 +108,6 @@ impl Table {
         let at = key as usize;
         let (old, old_time) = (self.current[at], self.event_times[at]);
         self.touched.note(key, old, old_time);
-        self.unflushed.note(key, old, old_time);
         if old != NONE {
             self.held.remove(old);
             self.live -= 1;
@@ -156,8 +154,24 @@ impl Table {
     }
 }
 
+impl Table {
+    /// Emits rows by number, each with its weight.
+    fn tell(&self, changes: Vec<(u32, i8)>, out: &mut Output) -> Result<()> {
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (numbers, weights): (Vec<u32>, Vec<i8>) = changes.into_iter().unzip();
+        let rows = self.held.take(&numbers)?;
+        let positions = Positions::of(&rows);
+        let columns = rows.columns()[..self.spec.schema.fields().len()].to_vec();
+        let rows = record_batch(&self.spec.schema, columns, numbers.len()).map_err(|e| broken("rows of a table", e))?;
+        positions.batches(&rows, Some(&Int8Array::from(weights)), &mut out.batches);
+        Ok(())
+    }
+}
+
 impl Operator for Table {
-    fn push(&mut self, _port: usize, batch: Batch, _out: &mut Output) -> Result<()> {
+    fn push(&mut self, _port: usize, batch: Batch, out: &mut Output) -> Result<()> {
         if batch.num_rows() == 0 {
             return Ok(());
         }
@@ -179,35 +193,17 @@ impl Operator for Table {
         }
         let mut repeated =
             new.iter().copied().zip(self.repeated(&old, &new)?).filter(|(_, same)| *same).map(|(n, _)| n).peekable();
+        let mut changes = Vec::new();
         for (row, (key, number)) in keys.into_iter().zip(numbers).enumerate() {
+            let old = self.current[key as usize];
             if number != NONE && repeated.next_if_eq(&number).is_some() {
                 self.held.remove(number);
-            } else if number != NONE || self.current[key as usize] != NONE {
+            } else if number != NONE || old != NONE {
+                changes.extend([(old, -1), (number, 1)].into_iter().filter(|(number, _)| *number != NONE));
                 self.set(key, number, batch.event_times.value(row));
             }
         }
-        Ok(())
-    }
-
-    fn flush(&mut self, out: &mut Output) -> Result<()> {
-        let (mut numbers, mut weights) = (Vec::new(), Vec::new());
-        for (key, old, _) in self.unflushed.take() {
-            for (number, weight) in [(old, -1), (self.current[key as usize], 1)] {
-                if number != NONE {
-                    numbers.push(number);
-                    weights.push(weight);
-                }
-            }
-        }
-        if numbers.is_empty() {
-            return Ok(());
-        }
-        let rows = self.held.take(&numbers)?;
-        let positions = Positions::of(&rows);
-        let columns = rows.columns()[..self.spec.schema.fields().len()].to_vec();
-        let rows = record_batch(&self.spec.schema, columns, numbers.len()).map_err(|e| broken("rows of a table", e))?;
-        positions.batches(&rows, Some(&Int8Array::from(weights)), &mut out.batches);
-        Ok(())
+        self.tell(changes, out)
     }
 
     fn store(&mut self) -> Option<&mut dyn Store> {

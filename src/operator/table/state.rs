@@ -78,7 +78,7 @@ impl Table {
     /// Keys without a row are forgotten once they are most.
     fn forget(&mut self) {
         self.kept_keys = self.keys.len();
-        if !self.unflushed.list.is_empty() || self.keys.len() < 1024 || self.live * 2 > self.keys.len() {
+        if self.keys.len() < 1024 || self.live * 2 > self.keys.len() {
             return;
         }
         let has_row = |key: &u32| self.current[*key as usize] != NONE;
@@ -129,7 +129,6 @@ impl Store for Table {
             let number = if deleted.value(row) { NONE } else { numbers.next().expect("every live row is held") };
             self.set(key, number, times.value(row));
         }
-        self.unflushed.take();
         self.keep();
         Ok(())
     }
@@ -145,7 +144,6 @@ impl Store for Table {
     }
 
     fn undo(&mut self) {
-        self.unflushed.take();
         for (key, row, event_time) in self.touched.take() {
             self.current[key as usize] = row;
             self.event_times[key as usize] = event_time;
@@ -162,7 +160,7 @@ impl Store for Table {
         self.keys = self.shape.table();
         self.held.clear();
         (self.current, self.event_times) = (Vec::new(), Vec::new());
-        (self.touched, self.unflushed) = (Changed::default(), Changed::default());
+        self.touched = Changed::default();
         (self.kept_keys, self.live, self.kept_live, self.cursor, self.kept_cursor) = (0, 0, 0, 0, 0);
     }
 

@@ -1,0 +1,12 @@
+-- A tombstone is a version: what comes after it joins nothing, until the key has a row again.
+CREATE STREAM orders (
+  WATERMARK FOR ordered_at AS ordered_at - INTERVAL '5' SECOND
+) WITH ('topic' = 'orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');
+CREATE TABLE customers (PRIMARY KEY (customer_id)) WITH ('topic' = 'customers', 'format' = 'avro', 'key.format' = 'string');
+
+CREATE SINK joined WITH ('topic' = 'joined', 'format' = 'avro');
+CREATE SINK lefts WITH ('topic' = 'lefts', 'format' = 'avro');
+INSERT INTO joined SELECT o.order_id, c.country FROM orders AS o
+  JOIN customers FOR SYSTEM_TIME AS OF o.ordered_at AS c ON o.customer_id = c.customer_id;
+INSERT INTO lefts SELECT o.order_id, c.country FROM orders AS o
+  LEFT JOIN customers FOR SYSTEM_TIME AS OF o.ordered_at AS c ON c.customer_id = o.customer_id;
