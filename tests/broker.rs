@@ -14,6 +14,8 @@ mod commands;
 mod contracts;
 #[path = "broker/crash.rs"]
 mod crash;
+#[path = "broker/crew.rs"]
+mod crew;
 #[path = "broker/freeze.rs"]
 mod freeze;
 #[path = "broker/members.rs"]

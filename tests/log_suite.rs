@@ -937,6 +937,7 @@ fn kafka_outage_is_idle_and_away_and_passes() {
     assert_eq!(world.log.topic(&topic).unwrap_err().kind, Kind::Away);
     broker.start_broker();
     let mut producer = world.log.producer(&short).unwrap();
+    producer.settle(&[out.partition(0)], &world.named("short")).unwrap();
     producer.begin().unwrap();
     producer.send(&out, &records(0, &["kept"])).unwrap();
     producer.commit(&CommittedOffsets::new(), None).unwrap();
@@ -945,4 +946,40 @@ fn kafka_outage_is_idle_and_away_and_passes() {
     let mut values = world.values(&out, 1);
     values.sort();
     assert_eq!(values, ["a", "b", "kept"]);
+}
+
+/// A coordinator that comes back aborts what timed out meanwhile, and may write no marker where the leader is not back yet. The next commit of
+/// the same id must not take the aborted records with it.
+#[test]
+fn kafka_transaction_that_timed_out_while_the_broker_was_down_stays_aborted() {
+    let Some(broker) = support::kafka_of_my_own() else { return };
+    let settings = KafkaSettings { brokers: broker.brokers.clone(), properties: BTreeMap::new() };
+    let world = World::new(Box::new(KafkaLog::connect(settings).unwrap()), None);
+    let topic = world.topic("t", 2);
+    let all = partitions_of(&topic, 2);
+    let short = ProducerSettings { transactional_id: Some(world.named("p")), transaction_timeout: Duration::from_secs(1) };
+    let mut expected = Vec::new();
+    for round in 0..4 {
+        let mut producer = world.log.producer(&short).unwrap();
+        producer.settle(&all, &world.named("g")).unwrap();
+        producer.begin().unwrap();
+        all.iter().for_each(|at| producer.send(&topic, &records(at.partition.0, &["aborted"])).unwrap());
+        let before = world.end(&topic, 0, Isolation::Committed);
+        world.wait_until("it is in the log", || world.end(&topic, 0, Isolation::Uncommitted) > before);
+        broker.stop_broker();
+        drop(producer);
+        std::thread::sleep(Duration::from_secs(2));
+        broker.start_broker();
+        let mut producer = world.log.producer(&short).unwrap();
+        let started = Instant::now();
+        producer.settle(&all, &world.named("g")).unwrap();
+        eprintln!("round {round}: settled in {:.1?}", started.elapsed());
+        (0..2).for_each(|partition| world.settled(&topic, partition));
+        producer.begin().unwrap();
+        let kept = format!("kept {round}");
+        producer.send(&topic, &records(0, &[&kept])).unwrap();
+        producer.commit(&CommittedOffsets::new(), None).unwrap();
+        expected.push(kept);
+        assert_eq!(world.values(&topic, 2), expected);
+    }
 }

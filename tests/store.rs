@@ -149,7 +149,7 @@ fn messages_stay_below_the_limit_and_come_back_whole() {
     assert_eq!(notes.numbers, (0..5100).collect::<Vec<_>>());
 
     let error = encode(&record(1, 0), Some(&rows(0..2)), None, Partition(2), 5, 100).unwrap_err();
-    assert!(error.message.starts_with("one row of state takes "), "{error}");
+    assert!(error.message.starts_with("one row takes "), "{error}");
 }
 
 #[test]

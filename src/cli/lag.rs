@@ -139,7 +139,7 @@ fn measure(log: &dyn Log, group: &Group) -> Result<Vec<Lag>> {
         let start = starts.get(&at).map_or(0, |start| start.0);
         let position = commit.map_or(start, |commit| commit.next.0);
         // Offsets of others carry no watermark of ours.
-        let watermark = commit.and_then(|commit| progress::from_committed(&at, commit).ok()).map(|state| state.watermark);
+        let watermark = commit.and_then(|commit| progress::from_committed(&at, commit).ok()).map(|state| state.lowest());
         Lag {
             group: group.name.clone(),
             committed: commit.map(|commit| commit.next.0),

@@ -205,6 +205,11 @@ pub trait Producer: Send {
     fn commit(&mut self, offsets: &CommittedOffsets, group: Option<(&str, &GroupMetadata)>) -> Result<()>;
 
     fn abort(&mut self) -> Result<()>;
+
+    /// Closes what a former transaction of this id may have left open in these partitions and among the group's offsets, although its
+    /// coordinator takes it for aborted: else the next commit there would take the aborted records with it. To be called after an abort, and
+    /// after a producer was opened, before the next `begin`.
+    fn settle(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()>;
 }
 
 /// All partitions of a topic.

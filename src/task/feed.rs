@@ -52,9 +52,24 @@ pub struct Feed {
 pub struct FeedState {
     pub position: NextOffset,
     pub watermark: Watermark,
+    /// Where several streams read the topic, each has a watermark of its own: those behind the first, in the order of the SQL.
+    pub others: Vec<Watermark>,
     pub budget: Budget,
     /// The partition was quiet: others need not wait for it.
     pub idle: bool,
+}
+
+impl FeedState {
+    /// As the `nth` stream that reads the partition has it.
+    pub fn of_stream(&self, nth: usize) -> FeedState {
+        let watermark = if nth == 0 { self.watermark } else { self.others.get(nth - 1).copied().unwrap_or(Watermark::MIN) };
+        FeedState { watermark, others: Vec::new(), ..self.clone() }
+    }
+
+    /// What the partition has reached for every stream that reads it.
+    pub fn lowest(&self) -> Watermark {
+        self.others.iter().copied().fold(self.watermark, Watermark::min)
+    }
 }
 
 impl Feed {
@@ -88,7 +103,8 @@ impl Feed {
     }
 
     pub fn state(&self) -> FeedState {
-        FeedState { position: self.position, watermark: self.ingest.watermark(), budget: self.budget.clone(), idle: self.idle }
+        let (watermark, budget) = (self.ingest.watermark(), self.budget.clone());
+        FeedState { position: self.position, watermark, others: Vec::new(), budget, idle: self.idle }
     }
 
     /// Schema ids in the chunk whose writer is not known yet, in keys and values.

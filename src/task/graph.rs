@@ -122,7 +122,8 @@ impl Task {
                     let node = topology.nodes.iter().position(|n| matches!(n.operation, Operation::Source(s) if s == index));
                     let node = node.expect("every source of a topology has a node");
                     let state = state.feeds.get(&partition).expect("the caller gives the state of every source partition");
-                    feeds.push(Feed::new(&topology.sources[index], index, node, partition, state.clone())?);
+                    let nth = feeds.iter().filter(|feed: &&Feed| feed.partition == partition).count();
+                    feeds.push(Feed::new(&topology.sources[index], index, node, partition, state.of_stream(nth))?);
                 }
                 Reads::Exchange(node) => {
                     let state = state.inboxes.get(&partition).expect("the caller gives the state of every inbox");
@@ -228,8 +229,9 @@ impl Task {
         self.feeds.iter().map(|feed| (feed.partition.clone(), feed.position))
     }
 
-    pub fn watermarks(&self) -> impl Iterator<Item = (&TopicPartition, Watermark)> {
-        self.feeds.iter().map(|feed| (&feed.partition, feed.ingest.watermark()))
+    /// Of each source partition, for every stream that reads it.
+    pub fn watermarks(&self) -> BTreeMap<TopicPartition, Watermark> {
+        self.feed_states().into_iter().map(|(partition, state)| (partition, state.lowest())).collect()
     }
 
     pub fn is_dirty(&self) -> bool {
@@ -346,9 +348,14 @@ impl Task {
     }
 
     /// Source partitions that have event time, with where they stand.
-    pub fn stands(&self) -> impl Iterator<Item = (&TopicPartition, Stand)> {
-        let timed = self.feeds.iter().filter(|feed| feed.ingest.has_watermark());
-        timed.map(|feed| (&feed.partition, Stand { watermark: feed.ingest.watermark(), idle: feed.idle }))
+    pub fn stands(&self) -> BTreeMap<TopicPartition, Stand> {
+        let mut stands: BTreeMap<TopicPartition, Stand> = BTreeMap::new();
+        for feed in self.feeds.iter().filter(|feed| feed.ingest.has_watermark()) {
+            let own = Stand { watermark: feed.ingest.watermark(), idle: feed.idle };
+            let stand = stands.entry(feed.partition.clone()).or_insert(own);
+            stand.watermark = stand.watermark.min(own.watermark);
+        }
+        stands
     }
 
     /// Notes whether a source partition is quiet; the next commit says so.
@@ -407,12 +414,24 @@ impl Task {
         std::mem::take(&mut self.wrapped)
     }
 
+    /// Where the source partitions stand, each once.
+    fn feed_states(&self) -> BTreeMap<TopicPartition, FeedState> {
+        let mut states: BTreeMap<TopicPartition, FeedState> = BTreeMap::new();
+        for feed in &self.feeds {
+            match states.get_mut(&feed.partition) {
+                Some(first) => first.others.push(feed.ingest.watermark()),
+                None => drop(states.insert(feed.partition.clone(), feed.state())),
+            }
+        }
+        states
+    }
+
     /// The offsets of the next commit with what a restart needs beside them.
     fn offsets(&self) -> CommittedOffsets {
         let commit = self.commit + 1;
-        let feeds = self.feeds.iter().map(|feed| {
-            let state = feed.state();
-            (feed.partition.clone(), CommittedOffset { next: state.position, metadata: progress::to_metadata(&state, commit) })
+        let feeds = self.feed_states().into_iter().map(|(partition, state)| {
+            let metadata = progress::to_metadata(&state, commit);
+            (partition, CommittedOffset { next: state.position, metadata })
         });
         let inboxes = self.inboxes.iter().map(|inbox| {
             let metadata = progress::inbox_metadata(commit);
@@ -423,18 +442,19 @@ impl Task {
 
     /// The record that the next commit writes beside its deltas.
     fn commit_record(&self, edge: Watermark, commit: u64, previous: u64) -> CommitRecord {
-        let states: Vec<(&TopicPartition, FeedState)> = self.feeds.iter().map(|feed| (&feed.partition, feed.state())).collect();
+        let states = self.feed_states();
+        let watermarks = states.iter().flat_map(|(partition, state)| {
+            let all = std::iter::once(state.watermark).chain(state.others.iter().copied());
+            all.map(|watermark| (partition.topic.clone(), partition.partition, watermark))
+        });
         CommitRecord {
             generation: self.plan.names.generation,
             number: commit,
             previous,
             edge,
             positions: self.positions().into_iter().map(|(p, at)| (p.topic, p.partition, at)).collect(),
-            watermarks: states.iter().map(|(p, s)| (p.topic.clone(), p.partition, s.watermark)).collect(),
-            extra: progress::to_extra(
-                states.iter().map(|(p, s)| (*p, s)),
-                self.inboxes.iter().map(|inbox| (&inbox.partition, &inbox.state)),
-            ),
+            watermarks: watermarks.collect(),
+            extra: progress::to_extra(states.iter(), self.inboxes.iter().map(|inbox| (&inbox.partition, &inbox.state))),
         }
     }
 

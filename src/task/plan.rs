@@ -203,6 +203,22 @@ impl Plan {
         self.topology.sources.iter().any(|source| source.table.is_some())
     }
 
+    /// Every partition that transactions of the run may write.
+    pub fn written(&self) -> Result<Vec<TopicPartition>> {
+        let mut topics: BTreeMap<Topic, i32> =
+            self.targets.iter().map(|target| (target.topic.clone(), target.partitions)).collect();
+        topics.extend([self.names.dead(), self.names.late()].map(|topic| (topic, self.letter_partitions)));
+        topics.insert(self.names.decisions(), 1);
+        for (index, sub) in self.subs.iter().enumerate() {
+            for (_, id) in self.stateful_nodes(index) {
+                topics.insert(self.names.changelog(id)?, self.tasks(index));
+            }
+            let inboxes = sub.inputs.iter().filter(|input| matches!(input.reads, Reads::Exchange(_)));
+            topics.extend(inboxes.map(|input| (input.topic.clone(), input.partitions)));
+        }
+        Ok(topics.into_iter().flat_map(|(topic, count)| crate::log::partitions_of(&topic, count)).collect())
+    }
+
     pub fn has_state(&self) -> bool {
         self.topology.nodes.iter().any(|node| node.operation.stateful())
     }

@@ -43,6 +43,9 @@ struct Metadata {
     /// Watermark in microseconds; absent: none yet.
     #[serde(skip_serializing_if = "Option::is_none")]
     w: Option<i64>,
+    /// Watermarks of further streams over the topic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    o: Vec<Watermark>,
     #[serde(default)]
     b: Budget,
     /// Idle.
@@ -53,8 +56,8 @@ struct Metadata {
 /// `commit` is the number of the task's commit.
 pub fn to_metadata(state: &FeedState, commit: u64) -> String {
     let w = Some(state.watermark).filter(|w| *w != Watermark::MIN).map(|w| w.0);
-    serde_json::to_string(&Metadata { v: FORMAT, n: commit, w, b: state.budget.clone(), i: state.idle })
-        .expect("numbers serialize")
+    let (o, b) = (state.others.clone(), state.budget.clone());
+    serde_json::to_string(&Metadata { v: FORMAT, n: commit, w, o, b, i: state.idle }).expect("numbers serialize")
 }
 
 /// Beside the offset of a repartition topic.
@@ -67,7 +70,7 @@ pub fn inbox_metadata(commit: u64) -> String {
 pub fn from_committed(partition: &TopicPartition, committed: &CommittedOffset) -> Result<FeedState> {
     let metadata = metadata(partition, committed)?;
     let watermark = metadata.w.map_or(Watermark::MIN, Watermark);
-    Ok(FeedState { position: committed.next, watermark, budget: metadata.b, idle: metadata.i })
+    Ok(FeedState { position: committed.next, watermark, others: metadata.o, budget: metadata.b, idle: metadata.i })
 }
 
 /// The number of the task's commit that wrote the offset; errors as [`from_committed`].
@@ -96,7 +99,7 @@ fn metadata(partition: &TopicPartition, committed: &CommittedOffset) -> Result<M
 
 /// A partition that nothing has been read from.
 pub fn start(position: NextOffset) -> FeedState {
-    FeedState { position, watermark: Watermark::MIN, budget: Budget::default(), idle: false }
+    FeedState { position, watermark: Watermark::MIN, others: Vec::new(), budget: Budget::default(), idle: false }
 }
 
 /// What the commit record holds beside positions and watermarks.

@@ -295,17 +295,27 @@ fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Opt
     let positions = positions(record);
     let mut budgets = progress::budgets(&record.extra);
     let mut senders = progress::senders(&record.extra);
-    let watermarks: BTreeMap<TopicPartition, Watermark> =
-        record.watermarks.iter().map(|(topic, partition, w)| (topic.partition(partition.0), *w)).collect();
+    // One per stream that reads the partition, in their order.
+    let mut watermarks: BTreeMap<TopicPartition, Vec<Watermark>> = BTreeMap::new();
+    for (topic, partition, watermark) in &record.watermarks {
+        watermarks.entry(topic.partition(partition.0)).or_default().push(*watermark);
+    }
     let mut state = TaskState::default();
     for input in plan.inputs(id) {
         let partition = input.partition;
         let position = positions.get(&partition).copied().unwrap_or(NextOffset(0));
         match input.reads {
             Reads::Source(_) => {
-                let watermark = watermarks.get(&partition).copied().unwrap_or(Watermark::MIN);
+                // A second stream over the topic meets the state that is there already.
+                if state.feeds.contains_key(&partition) {
+                    continue;
+                }
+                let (watermark, others) = match watermarks.remove(&partition).as_deref() {
+                    Some([first, others @ ..]) => (*first, others.to_vec()),
+                    _ => (Watermark::MIN, Vec::new()),
+                };
                 let budget = budgets.remove(&partition).unwrap_or_default();
-                state.feeds.insert(partition, FeedState { position, watermark, budget, idle: false });
+                state.feeds.insert(partition, FeedState { position, watermark, others, budget, idle: false });
             }
             Reads::Exchange(node) => {
                 let of_start = || InboxState::start(plan.tasks(plan.sub_of(node))).senders;

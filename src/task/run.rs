@@ -141,6 +141,7 @@ pub struct Worker {
     /// What the caller gives a step.
     patience: Duration,
     away_since: Option<Instant>,
+    said_away_at: Option<Instant>,
     /// When this process was last fenced, at most as often as it takes to suspect a rival.
     fenced_at: VecDeque<Instant>,
     /// Not asked for since the last assignment.
@@ -152,10 +153,12 @@ pub struct Worker {
 
 const AWAY_RETRY: Duration = Duration::from_millis(500);
 const SCHEMA_RETRY: Duration = Duration::from_secs(1);
-/// How often it is looked for quiet partitions.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How often it is said that something is still away, and what it says now.
+const SAY_AWAY: Duration = Duration::from_secs(30);
 /// Fenced so often within so long, another process is taken to use the same identity.
 const RIVALRY: (usize, Duration) = (4, Duration::from_secs(60));
+/// How often it is looked for quiet partitions.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same for tables at their ends, which hold back joins.
 const LOOK_AT_TABLES_EVERY: Duration = Duration::from_millis(50);
 /// How often the group's offsets are asked for near the end of a bounded run.
@@ -170,7 +173,8 @@ impl Worker {
             Some(dir) if run.plan.has_state() => Some(Checkpoints::open(dir)?),
             _ => None,
         };
-        let producer = log.producer(&producer_settings(&run))?;
+        let mut producer = log.producer(&producer_settings(&run))?;
+        settle(producer.as_mut(), &run.plan)?;
         let consumer = join(log.as_ref(), &run)?;
         let ends =
             run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish, run.raise_tables, &run.decisions)).transpose()?;
@@ -202,6 +206,7 @@ impl Worker {
             asked_ends_at: None,
             patience: Duration::ZERO,
             away_since: None,
+            said_away_at: None,
             fenced_at: VecDeque::new(),
             unpermitted: true,
             asked_permit_at: None,
@@ -647,12 +652,13 @@ impl Worker {
                     self.actions.push_front(Action::Reopen);
                     Ok(())
                 }
-                Ok(()) => Ok(()),
+                Ok(()) => self.settle(),
             },
             Action::Reopen => match self.log.producer(&producer_settings(&self.run)) {
                 Ok(producer) => {
                     self.producer = producer;
-                    Ok(())
+                    // What may have been committed is asked for first.
+                    if self.actions.front() == Some(&Action::Ask) { Ok(()) } else { self.settle() }
                 }
                 // Another producer of the id was opened: no verdict on the group. It is tried again.
                 Err(error) if error.kind == Kind::Fenced => Err(Error { kind: Kind::Away, ..error }),
@@ -811,7 +817,11 @@ impl Worker {
     /// Did the last commit happen? The stable offsets say.
     fn ask(&mut self) -> Result<()> {
         let partitions: Vec<TopicPartition> = self.intended.keys().cloned().collect();
-        let now = self.log.committed(&self.run.plan.names.group(), &partitions)?;
+        let now = match self.log.committed(&self.run.plan.names.group(), &partitions) {
+            // Perhaps because the transaction was never closed among the offsets.
+            Err(error) if error.kind == Kind::Away => return self.settle().and(Err(error)),
+            result => result?,
+        };
         let before = lock(&self.progress).positions.clone();
         let outcome = if now == self.intended {
             Outcome::Intended
@@ -821,8 +831,16 @@ impl Worker {
             Outcome::Neither
         };
         tracing::info!(pipeline = self.name(), ?outcome, "the outcome of the last commit is known");
+        if outcome != Outcome::Intended {
+            self.settle()?;
+        }
         self.event(Event::Outcome(outcome));
         Ok(())
+    }
+
+    /// Nothing of a transaction that was given up stays open where this pipeline writes.
+    fn settle(&mut self) -> Result<()> {
+        settle(self.producer.as_mut(), &self.run.plan)
     }
 
     /// Every task is built anew from its last commit.
@@ -900,7 +918,7 @@ impl Worker {
 
     /// Looks for quiet partitions and raises them. Returns whether there was something to raise.
     fn raise_now(&mut self) -> Result<bool> {
-        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p.clone()).collect();
+        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p).collect();
         let asked: Vec<TopicPartition> = timed.into_iter().filter(|p| self.idle_after(p).is_some()).collect();
         let ends = self.ends_of(&asked)?;
         let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
@@ -932,7 +950,7 @@ impl Worker {
     /// Streams go to where the other streams are, a table to where the streams are that it meets.
     fn raises(&self) -> Result<Vec<(TopicPartition, Watermark)>> {
         let plan = &self.run.plan;
-        let stands = self.tasks.values().flat_map(Task::stands).map(|(p, stand)| (p.clone(), stand));
+        let stands = self.tasks.values().flat_map(Task::stands);
         let (tables, own): (BTreeMap<_, _>, BTreeMap<_, _>) = stands.partition(|(p, _)| plan.is_table(&p.topic));
         if !own.values().chain(tables.values()).any(|stand| stand.idle) {
             return Ok(Vec::new());
@@ -975,7 +993,7 @@ impl Worker {
         let committed = self.log.committed(&plan.names.group(), &partitions)?;
         let stand = |partition: TopicPartition| {
             let state = committed.get(&partition).and_then(|c| progress::from_committed(&partition, c).ok());
-            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.watermark, state.idle));
+            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.lowest(), state.idle));
             (partition, Stand { watermark, idle })
         };
         Ok(partitions.into_iter().map(stand).collect())
@@ -986,6 +1004,9 @@ impl Worker {
         if self.away_since.is_none() {
             self.away_since = Some(Instant::now());
             tracing::warn!(pipeline = self.name(), %error, "away: it is tried again until it answers");
+        } else if self.said_away_at.is_none_or(|at| at.elapsed() >= SAY_AWAY) {
+            self.said_away_at = Some(Instant::now());
+            tracing::warn!(pipeline = self.name(), %error, "still away");
         }
     }
 
@@ -1024,8 +1045,7 @@ impl Worker {
         for task in self.tasks.values_mut() {
             if !task.is_dirty() {
                 progress.positions.extend(task.positions());
-                let watermarks: Vec<_> = task.watermarks().map(|(partition, w)| (partition.clone(), w)).collect();
-                progress.watermarks.extend(watermarks);
+                progress.watermarks.extend(task.watermarks());
             }
             progress.state_keys += task.state_rows();
             progress.state_bytes += task.state_bytes();
@@ -1042,6 +1062,10 @@ fn join(log: &dyn Log, run: &Run) -> Result<Box<dyn Consumer>> {
         topics: run.plan.leads(),
         instance_id: run.static_member.then(|| run.instance.clone()),
     })
+}
+
+fn settle(producer: &mut dyn Producer, plan: &Plan) -> Result<()> {
+    producer.settle(&plan.written()?, &plan.names.group())
 }
 
 fn producer_settings(run: &Run) -> ProducerSettings {

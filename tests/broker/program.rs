@@ -168,9 +168,14 @@ impl Drop for Process {
         let _ = self.child.wait();
         if std::thread::panicking() {
             let said = self.said();
-            let tail: Vec<&str> = said.lines().rev().take(40).collect();
+            let tail: Vec<&str> = said.lines().rev().take(lines_shown()).collect();
             eprintln!("--- the last lines of {}:", self.path.display());
             tail.iter().rev().for_each(|line| eprintln!("{line}"));
         }
     }
+}
+
+/// How much of a failed process's log is shown: `TEST_LOG_LINES`.
+fn lines_shown() -> usize {
+    std::env::var("TEST_LOG_LINES").ok().and_then(|text| text.parse().ok()).unwrap_or(60)
 }

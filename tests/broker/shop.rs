@@ -264,7 +264,7 @@ pub fn expected_where(world: &World, shop: &Shop, sells: impl Fn((i64, i64), i64
     tables
 }
 
-fn decode(world: &World, schemas: &mut BTreeMap<WriterId, Arc<AvroSchema>>, bytes: &[u8]) -> Option<(i64, String, i64, i64)> {
+pub fn decode(world: &World, schemas: &mut BTreeMap<WriterId, Arc<AvroSchema>>, bytes: &[u8]) -> Option<(i64, String, i64, i64)> {
     let (id, body) = tidemill::codec::wire::unframe(bytes).ok()?;
     let schema = schemas.entry(id).or_insert_with(|| world.registry.schema(id).unwrap().unwrap());
     let order = tidemill::codec::json::from_avro(schema, body).ok()?;

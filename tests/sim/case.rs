@@ -40,8 +40,10 @@ pub struct Case {
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// Of stream and topic.
+    /// Of the stream, and of its topic unless it reads another's.
     pub name: String,
+    /// The stream whose topic this one reads too; it has no lines of its own then.
+    pub reads: Option<usize>,
     pub fields: Vec<Field>,
     /// Fields of a second writer's schema.
     pub second: Option<Vec<WriterField>>,

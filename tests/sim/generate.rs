@@ -25,6 +25,12 @@ pub fn case(seed: u64) -> Case {
         partitions: dice.between(1, 4) as i32,
         finish: dice.chance(60),
     };
+    if dice.chance(15) {
+        let of = dice.below(count);
+        let twin = input::twin(of, &case.sources[of], dice);
+        case.sources.push(twin);
+    }
+    let count = case.sources.len();
     for source in &mut case.sources {
         checks(source, &style, dice);
     }
@@ -354,6 +360,9 @@ fn calls(rows: &Rows, prefix: &str, style: &Style, dice: &mut Dice) -> Vec<Call>
         functions.extend(match data_type {
             Type::Bool => vec![Function::BoolAnd, Function::BoolOr],
             Type::Text | Type::Millis | Type::Micros => vec![Function::Min, Function::Max],
+            Type::Double => {
+                vec![Function::Sum, Function::Sum, Function::Sum, Function::Avg, Function::Avg, Function::Min, Function::Max]
+            }
             _ => vec![Function::Sum, Function::Sum, Function::Avg, Function::Min, Function::Max],
         });
         let function = dice.pick(&functions);

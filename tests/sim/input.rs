@@ -16,7 +16,17 @@ pub fn source(at: usize, several: bool, style: &Style, dice: &mut Dice) -> Sourc
         fields.push(field(&key_name, style.key, dice.chance(15)));
     }
     let mut types = vec![Type::Long, Type::Text];
-    let more = [Type::Bool, Type::Int, Type::Long, Type::Double, Type::Double, Type::Text, Type::Decimal(2), Type::Decimal(0)];
+    let more = [
+        Type::Bool,
+        Type::Int,
+        Type::Long,
+        Type::Double,
+        Type::Double,
+        Type::Double,
+        Type::Text,
+        Type::Decimal(2),
+        Type::Decimal(0),
+    ];
     types.extend((0..dice.between(0, 4)).map(|_| dice.pick(&more)));
     for (n, data_type) in types.into_iter().enumerate() {
         let name = match data_type {
@@ -72,6 +82,7 @@ pub fn source(at: usize, several: bool, style: &Style, dice: &mut Dice) -> Sourc
     };
     Source {
         name: format!("stream{at}"),
+        reads: None,
         fields,
         second,
         key,
@@ -82,6 +93,12 @@ pub fn source(at: usize, several: bool, style: &Style, dice: &mut Dice) -> Sourc
         dropped,
         lines: Vec::new(),
     }
+}
+
+/// Another stream over the topic of a source, which comes to its watermark in its own way.
+pub fn twin(of: usize, source: &Source, dice: &mut Dice) -> Source {
+    let time = source.time.clone().map(|time| Time { delay_ms: dice.pick(&[0, 1_000, 60_000]), ..time });
+    Source { name: format!("{}_again", source.name), reads: Some(of), time, computed: Vec::new(), ..source.clone() }
 }
 
 fn second_writer(fields: &[Field], key: &str, dice: &mut Dice) -> Vec<WriterField> {
@@ -125,8 +142,8 @@ fn value(data_type: Type, style: &Style, dice: &mut Dice) -> Value {
         }),
         Type::Double => Value::Double(match dice.below(12) {
             0 if style.wild => dice.pick(&[f64::NAN, f64::INFINITY, f64::NEG_INFINITY]),
-            0..=3 => dice.pick(&[0.1, 0.2, 0.3]),
-            4 => dice.pick(&[1e15, -1e15]),
+            0..=4 => dice.pick(&[0.1, 0.2, 0.3, 0.7]),
+            5 | 6 => dice.pick(&[1e15, -1e15]),
             _ => dice.between(-40, 80) as f64 / 8.0,
         }),
         Type::Text => Value::Text(
@@ -145,9 +162,12 @@ fn value(data_type: Type, style: &Style, dice: &mut Dice) -> Value {
 pub fn fill(case: &mut Case, style: &Style, dice: &mut Dice) {
     let partitions = case.partitions;
     let keys: Vec<Value> = (0..dice.between(1, 7)).map(|n| key(n, style)).collect();
-    let idle = dice.chance(20);
+    // A decision is about a partition, whatever reads it: with two streams of one topic it is left out.
+    let idle = dice.chance(20) && case.sources.iter().all(|source| source.reads.is_none());
     let crowded = dice.chance(10);
-    for source in &mut case.sources {
+    // Whole seconds meet the edges of windows exactly.
+    let whole = dice.chance(40);
+    for source in case.sources.iter_mut().filter(|source| source.reads.is_none()) {
         let mut clocks: Vec<i64> = (0..partitions)
             .map(|_| style.start_ms + if dice.chance(60) { 0 } else { dice.pick(&[20_000, 300_000, 3_600_000, 200_000_000]) })
             .collect();
@@ -171,6 +191,9 @@ pub fn fill(case: &mut Case, style: &Style, dice: &mut Dice) {
             }
             let clock = &mut clocks[partition as usize];
             *clock += dice.between(0, pace);
+            if whole {
+                *clock = clock.div_euclid(1_000) * 1_000;
+            }
             let line = record(source, key, partition, *clock, at, style, dice);
             source.lines.push(Line::Record(line));
         }
@@ -258,7 +281,10 @@ fn field_value(
 fn event_time(time: &Time, clock: i64, timestamp: Option<i64>, dice: &mut Dice) -> i64 {
     let ahead = time.max_ahead_ms.unwrap_or(86_400_000);
     match (dice.below(100), timestamp) {
-        (0..=69, _) => clock - dice.between(0, time.delay_ms),
+        // As late as it may be.
+        (0..=9, _) => clock - time.delay_ms,
+        (10..=39, _) => clock,
+        (40..=69, _) => clock - dice.between(0, time.delay_ms),
         (70..=84, _) => clock - dice.between(0, 2 * time.delay_ms + 2_000),
         (85..=94, _) => clock - dice.between(0, 600_000),
         // The edge of a window, exactly.

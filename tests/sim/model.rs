@@ -87,16 +87,21 @@ struct Model<'a> {
     found: Expected,
 }
 
-impl Model<'_> {
+impl<'a> Model<'a> {
     fn count(&mut self, what: &str, times: u64) {
         *self.found.counts.entry(what.to_owned()).or_default() += times;
+    }
+
+    /// The source whose topic a stream reads.
+    fn topic(&self, source: usize) -> usize {
+        self.case.sources[source].reads.unwrap_or(source)
     }
 
     fn dead(&mut self, source: usize, partition: i32, offset: i64, class: &'static str) {
         if self.case.sources[source].dropped.contains(&class) {
             self.count("bad records dropped", 1);
         } else {
-            self.found.dead.insert((source, partition, offset, class));
+            self.found.dead.insert((self.topic(source), partition, offset, class));
         }
     }
 
@@ -118,12 +123,23 @@ impl Model<'_> {
         null
     }
 
+    /// Every line once per stream that reads its topic. A stream that no statement uses is not read.
+    fn arrivals(&self) -> Vec<(usize, &'a Line)> {
+        let used: BTreeSet<usize> = self.case.statements.iter().flat_map(|statement| statement.query.sources()).collect();
+        let mut arrivals = Vec::new();
+        for (topic, line) in in_order(self.case) {
+            let streams = used.iter().filter(|stream| self.topic(**stream) == topic);
+            arrivals.extend(streams.map(|stream| (*stream, line)));
+        }
+        arrivals
+    }
+
     fn ingest(&mut self) {
         let partitions = self.case.partitions;
         let mut next = vec![vec![0i64; partitions as usize]; self.case.sources.len()];
         let mut marks = vec![vec![NONE; partitions as usize]; self.case.sources.len()];
         let mut idle = BTreeSet::new();
-        for (source, line) in in_order(self.case) {
+        for (source, line) in self.arrivals() {
             match line {
                 Line::Record(record) => {
                     idle.remove(&(source, record.partition));
@@ -319,7 +335,8 @@ impl Model<'_> {
             }
             let open: Vec<i64> = ends.iter().copied().filter(|end| row.derived || *end > row.watermark).collect();
             if open.is_empty() {
-                self.found.late.insert((row.place.1, row.place.2, row.place.3));
+                let topic = self.topic(row.place.1);
+                self.found.late.insert((topic, row.place.2, row.place.3));
                 continue;
             }
             if open.len() < ends.len() {
@@ -375,6 +392,8 @@ fn ends(window: &Window, time: &Value, data_type: Type) -> Option<Vec<i64>> {
     let slide = i128::from(window.slide_ms.unwrap_or(window.size_ms)) * 1000;
     let offset = i128::from(window.offset_ms) * 1000;
     let mut start = offset + (time - offset).div_euclid(slide) * slide;
+    // A time before which no window can be named is out of range, whether or not it lies in one.
+    i64::try_from(start).ok()?;
     let mut ends = Vec::new();
     // The earliest window first.
     while start > time - size {

@@ -17,7 +17,7 @@ pub fn files(case: &Case, expected: &Expected) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     files.insert("pipeline.sql".to_owned(), pipeline(case));
     let contracts = contracts(case);
-    for source in &case.sources {
+    for source in case.sources.iter().filter(|source| source.reads.is_none()) {
         files.insert(format!("input/{}.jsonl", source.name), lines(source, &contracts));
     }
     files.extend(contracts.into_iter().map(|(subject, text)| (format!("contracts/{subject}.avsc"), text)));
@@ -68,7 +68,7 @@ pub fn to_json(value: &Value, data_type: Type) -> Json {
 /// Text by subject; ids count from 1 in the order of the subjects.
 fn contracts(case: &Case) -> BTreeMap<String, String> {
     let mut contracts = BTreeMap::new();
-    for source in &case.sources {
+    for source in case.sources.iter().filter(|source| source.reads.is_none()) {
         let record = |name: &str, fields: Vec<Json>| json!({"type": "record", "name": name, "fields": fields}).to_string();
         let fields = source.fields.iter().map(|field| avro_field(&field.name, field.data_type, field.nullable, &field.default));
         contracts.insert(format!("{}-value", source.name), record("Value", fields.collect()));
@@ -217,8 +217,8 @@ fn long(value: i64, bytes: &mut Vec<u8>) {
 
 fn pipeline(case: &Case) -> String {
     let mut sql = String::new();
-    for source in &case.sources {
-        stream(source, &mut sql);
+    for (at, source) in case.sources.iter().enumerate() {
+        stream(source, &case.sources[source.reads.unwrap_or(at)].name, &mut sql);
     }
     for declared in &case.sinks {
         sink(declared, &mut sql);
@@ -235,7 +235,7 @@ fn pipeline(case: &Case) -> String {
     sql
 }
 
-fn stream(source: &Source, sql: &mut String) {
+fn stream(source: &Source, topic: &str, sql: &mut String) {
     let mut items = Vec::new();
     for column in &source.computed {
         items.push(format!("  {} AS {}", column.name, plain(&column.expr)));
@@ -259,7 +259,7 @@ fn stream(source: &Source, sql: &mut String) {
         (_, Type::Int) => "int",
         (_, other) => unreachable!("{other:?} is no key"),
     };
-    let mut options = vec![("topic".to_owned(), source.name.clone()), ("format".to_owned(), "avro".to_owned())];
+    let mut options = vec![("topic".to_owned(), topic.to_owned()), ("format".to_owned(), "avro".to_owned())];
     options.push(("key.format".to_owned(), format.to_owned()));
     options.push(("key.fields".to_owned(), source.key.column.clone()));
     if source.key.trusted {

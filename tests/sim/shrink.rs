@@ -175,8 +175,12 @@ fn tidy(mut case: Case) -> Case {
         }
     }
     for source in (0..case.sources.len()).rev() {
-        if !case.statements.iter().any(|statement| statement.query.sources().contains(&source)) {
+        let read = case.sources.iter().any(|other| other.reads == Some(source));
+        if !read && !case.statements.iter().any(|statement| statement.query.sources().contains(&source)) {
             case.sources.remove(source);
+            for reads in case.sources.iter_mut().filter_map(|other| other.reads.as_mut()) {
+                *reads -= usize::from(*reads > source);
+            }
             case.statements.iter_mut().for_each(|statement| renumber(&mut statement.query, source));
         }
     }

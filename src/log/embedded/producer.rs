@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, GroupMetadata, Producer, ProducerSettings};
-use crate::record::{Outgoing, Topic};
+use crate::record::{Outgoing, Topic, TopicPartition};
 
 use super::Shared;
 use super::fault::CommitFault;
@@ -128,6 +128,11 @@ impl Producer for Writer {
             }
             Ok(())
         })
+    }
+
+    /// What is aborted here is closed everywhere.
+    fn settle(&mut self, _: &[TopicPartition], _: &str) -> Result<()> {
+        Ok(())
     }
 }
 

@@ -209,6 +209,11 @@ impl GroupMember {
         // A large restore happens between two polls.
         let poll = ("max.poll.interval.ms", "3600000");
         fixed.extend(Some(poll).filter(|(name, _)| !log.settings().properties.contains_key(*name)));
+        // Under KIP-848 a killed static member keeps its place until its session ends, and its successor is refused as long
+        // (UNRELEASED_INSTANCE_ID): there the instance would only be in its own way.
+        let mut settings = settings.clone();
+        settings.instance_id = settings.instance_id.filter(|_| !log.settings().group_protocol_consumer());
+        let settings = &settings;
         if let Some(instance) = &settings.instance_id {
             fixed.push(("group.instance.id", instance));
         }
@@ -473,7 +478,7 @@ impl Consumer for GroupMember {
         }
         self.refresh();
         self.look_at_topics()?;
-        let stuck = self.fetch.stuck(Isolation::Committed, |partition| self.paused.contains(partition))?;
+        let stuck = self.fetch.stuck(Isolation::Committed, |partition| self.paused.contains(partition), false)?;
         if !stuck.is_empty() {
             self.restart(&stuck)?;
         }

@@ -18,7 +18,7 @@ use crate::error::{Error, Kind, Result};
 use crate::log::Isolation;
 use crate::record::{Bytes, Chunk, Header, NextOffset, Offset, OffsetVector, TopicPartition};
 
-use super::admin::{Place, list_offsets, list_offsets_once};
+use super::admin::{Place, list_offsets, list_offsets_once, names};
 use super::failure::Failure;
 use super::native::{Client, Partitions, Queue, millis};
 
@@ -363,14 +363,20 @@ impl Fetch {
         std::mem::take(&mut self.missing)
     }
 
-    /// Partitions that have to be started again at their positions: an error came in the place of their records, or nothing comes.
+    /// Partitions that have to be started again at their positions: an error came in the place of their records, or nothing comes. `doubtful`:
+    /// those of which nobody says whether there is something, too.
     ///
     /// # Errors
     /// `Config` when a position is outside of the log, with the numbers; `Failed` when what is there can't be read.
-    pub fn stuck(&mut self, isolation: Isolation, paused: impl Fn(&TopicPartition) -> bool) -> Result<OffsetVector> {
+    pub fn stuck(
+        &mut self,
+        isolation: Isolation,
+        paused: impl Fn(&TopicPartition) -> bool,
+        doubtful: bool,
+    ) -> Result<OffsetVector> {
         let mut stuck = self.faulty()?;
         if self.drained {
-            stuck.extend(self.silent(isolation, paused));
+            stuck.extend(self.silent(isolation, paused, doubtful));
         }
         Ok(stuck)
     }
@@ -431,22 +437,30 @@ impl Fetch {
     }
 
     /// Partitions that have not moved for a while though nothing waits in the queue and the log goes on behind their position.
-    fn silent(&mut self, isolation: Isolation, paused: impl Fn(&TopicPartition) -> bool) -> OffsetVector {
+    fn silent(&mut self, isolation: Isolation, paused: impl Fn(&TopicPartition) -> bool, doubtful: bool) -> OffsetVector {
         let quiet = |slot: &Slot| slot.moved_at.elapsed() >= slot.patience && !slot.stopped && !paused(&slot.partition);
         let asked: Vec<TopicPartition> =
             self.slots.iter().filter(|slot| quiet(slot)).map(|slot| slot.partition.clone()).collect();
         if asked.is_empty() {
             return OffsetVector::new();
         }
-        // Away, or about to come back: what is silent now is asked for later.
-        let ends = list_offsets_once(&self.client, &asked, Place::End, isolation, WATCH_TIMEOUT).unwrap_or_default();
+        let ends = list_offsets_once(&self.client, &asked, Place::End, isolation, WATCH_TIMEOUT);
+        if ends.is_err() {
+            // librdkafka goes on with the leaders that it remembers, until it is made to ask again.
+            let _ = names(&self.client, WATCH_TIMEOUT);
+        }
         let mut silent = OffsetVector::new();
         for slot in self.slots.iter_mut().filter(|slot| asked.contains(&slot.partition)) {
             slot.moved_at = Instant::now();
-            if let Some(Some(end)) = ends.get(&slot.partition).filter(|end| **end > Some(slot.position)) {
-                let (partition, position, seconds) = (&slot.partition, slot.position, slot.patience.as_secs());
-                tracing::warn!(%partition, %position, %end, "nothing came for {seconds} s: reading is started again");
+            let behind = match &ends {
+                Ok(ends) => ends.get(&slot.partition).is_some_and(|end| *end > Some(slot.position)),
+                Err(_) => doubtful,
+            };
+            if behind || ends.is_err() {
                 slot.patience = (slot.patience * 2).min(SILENCE_MAX);
+            }
+            if behind {
+                tracing::warn!(partition = %slot.partition, position = %slot.position, "nothing comes: reading is started again");
                 silent.insert(slot.partition.clone(), slot.position);
             }
         }

@@ -18,10 +18,11 @@ use rdkafka::bindings as rk;
 use rdkafka::types::{RDKafkaErrorCode as Code, RDKafkaRespErr};
 
 use crate::error::{Error, Kind, Result};
-use crate::log::{CommittedOffsets, GroupMetadata, Producer, ProducerSettings};
-use crate::record::{Header, Outgoing, Topic};
+use crate::log::{CommittedOffset, CommittedOffsets, GroupMetadata, Isolation, Producer, ProducerSettings};
+use crate::record::{Header, NextOffset, Outgoing, Topic, TopicPartition};
 
 use super::KafkaLog;
+use super::admin::{Place, list_offsets};
 use super::consumer::Membership;
 use super::failure::Failure;
 use super::native::{Client, Event, Partitions, Queue, configure, millis};
@@ -32,6 +33,8 @@ const SLICE: Duration = Duration::from_millis(50);
 /// out for that of the next (a machine that is busy enough makes 50 ms too short for its own thread to run).
 const RESUMED_SLICE: Duration = Duration::from_millis(500);
 const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+/// A transaction that is still open after so long is not about to be decided.
+const UNDECIDED: Duration = Duration::from_secs(4);
 /// How often a producer is opened again when another one of its id was opened at the same moment.
 const INIT_TRIES: u32 = 3;
 /// How long flush, offsets and commit may take, each; a longer transaction is the broker's to abort anyway.
@@ -305,6 +308,47 @@ impl Writer {
         }
     }
 
+    /// Partitions in which a transaction stays open for longer than one takes to be decided.
+    fn held_back(&self, partitions: &[TopicPartition]) -> Result<Vec<TopicPartition>> {
+        let ends = list_offsets(&self.client, partitions, Place::End, Isolation::Uncommitted)?;
+        let started = Instant::now();
+        loop {
+            let stable = list_offsets(&self.client, partitions, Place::End, Isolation::Committed)?;
+            let held = ends.iter().filter(|(partition, end)| stable[*partition] < **end).map(|(partition, _)| partition.clone());
+            let held: Vec<TopicPartition> = held.collect();
+            if held.is_empty() || started.elapsed() >= UNDECIDED {
+                return Ok(held);
+            }
+            std::thread::sleep(SLICE);
+        }
+    }
+
+    /// A record in each partition and an offset of the group, in the open transaction, which is aborted then.
+    fn touch(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()> {
+        let mut offsets = CommittedOffsets::new();
+        for partition in partitions {
+            let mut record = Outgoing::default();
+            // A topic that is compacted takes no record without a key.
+            record.push(partition.partition.0, 1, Some(b"tidemill"), None, Vec::new());
+            self.send(&partition.topic, &record)?;
+            if offsets.is_empty() {
+                offsets.insert(partition.clone(), CommittedOffset { next: NextOffset(0), metadata: String::new() });
+            }
+        }
+        self.flush()?;
+        let name = CString::new(group).map_err(|_| Error::config(format!("group \"{group}\": NUL byte in its name")))?;
+        let list = list_of(&offsets);
+        // SAFETY: the name is copied; the metadata is ours until destroyed.
+        let metadata = unsafe { rk::rd_kafka_consumer_group_metadata_new(name.as_ptr()) };
+        let result = self.retried(self.timeout, self.timeout, |client, timeout| {
+            // SAFETY: client, list and metadata live through the call.
+            unsafe { rk::rd_kafka_send_offsets_to_transaction(client, list.0, metadata, timeout) }
+        });
+        // SAFETY: the last use.
+        unsafe { rk::rd_kafka_consumer_group_metadata_destroy(metadata) };
+        result.map_err(|(failure, _)| self.failed(&failure, "settle"))
+    }
+
     fn topic(&mut self, topic: &Topic) -> Result<*mut rk::rd_kafka_topic_t> {
         if let Some(handle) = self.topics.get(topic) {
             return Ok(handle.0);
@@ -509,5 +553,27 @@ impl Producer for Writer {
         }
         (self.open, self.undelivered) = (false, None);
         Ok(())
+    }
+
+    /// Seen with Kafka 4.3: a coordinator that aborts a transaction while partitions have no leader (their broker was killed and comes back)
+    /// takes them for deleted and writes no marker. They then hold back every reader, and the next commit of the same producer id would
+    /// commit what was aborted. An aborted transaction that touches them writes the markers after all.
+    fn settle(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()> {
+        if self.transactional_id.is_none() {
+            return Ok(());
+        }
+        let held = self.held_back(partitions)?;
+        if held.is_empty() {
+            return Ok(());
+        }
+        tracing::warn!(
+            "{}: {} partitions hold a transaction that is not decided: it is closed if it is one of this id",
+            self.name(),
+            held.len()
+        );
+        self.begin()?;
+        let touched = self.touch(&held, group);
+        self.abort()?;
+        touched
     }
 }

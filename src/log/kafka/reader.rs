@@ -59,7 +59,7 @@ impl Reader for PartitionReader {
             missing(&self.log, &self.fetch)?;
         }
         // Seen once: a reader that fell silent in the middle of a restore. A new client goes on where it stopped.
-        if !self.fetch.stuck(self.isolation, |_| false)?.is_empty() {
+        if !self.fetch.stuck(self.isolation, |_| false, true)?.is_empty() {
             self.fetch = assigned(&self.log, self.isolation, &self.fetch.positions())?;
         }
         self.fetch.poll(timeout, max_records, || false)
