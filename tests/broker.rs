@@ -28,6 +28,8 @@ mod outage;
 mod pair;
 #[path = "broker/program.rs"]
 mod program;
+#[path = "broker/promote.rs"]
+mod promote;
 #[path = "broker/refused.rs"]
 mod refused;
 #[path = "broker/security.rs"]

@@ -205,7 +205,7 @@ impl Service {
     fn show(&self, standby: Option<String>) {
         let mut progress = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(why) = &standby
-            && progress.standby.is_none()
+            && progress.standby.as_ref() != Some(why)
         {
             let generation = self.names.generation;
             tracing::info!(pipeline = self.names.pipeline, generation, "stands by: {why}");

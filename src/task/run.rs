@@ -314,6 +314,9 @@ impl Worker {
             return Ok(Step::Left);
         }
         self.keep_permit()?;
+        if self.core.has_left() {
+            return Ok(Step::Left);
+        }
         self.retry_parked()?;
         self.patience = wait;
         let wait = self.core.due_in_ms(self.now_ms()).map_or(wait, |due| wait.min(Duration::from_millis(due)));
