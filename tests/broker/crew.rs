@@ -143,7 +143,7 @@ fn run(what: &str, more: &str) {
                 stops += 1;
                 assert_eq!(process.terminate(), 0, "SIGTERM ends with exit code 0");
             }
-            (Some(mut process), _) => {
+            (Some(process), _) => {
                 freezes += 1;
                 process.signal("STOP");
                 std::thread::sleep(Duration::from_millis(random.random_range(1_000..8_000)));
