@@ -277,7 +277,7 @@ fn one_value_or_tombstone_per_key_and_commit() {
 
 #[test]
 fn a_key_that_ends_as_it_began_is_not_written_again() {
-    let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0] });
+    let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0], bare: false });
     let mut tell = |given: &[(i8, Option<&str>, i32)]| {
         let mut out = Output::default();
         consolidate.push(0, keyed(given), &mut out).unwrap();

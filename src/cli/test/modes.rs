@@ -193,7 +193,7 @@ impl Stage<'_> {
             run.cadence = cadence(records);
             Ok(run)
         };
-        Crew::new(world, self.workers, crash, run)?.to_the_end(&mut self.rng)
+        Crew::new(world, self.workers, crash, run)?.run_to_the_end(&mut self.rng)
     }
 
     fn once(&mut self) -> Result<Tables> {
@@ -229,7 +229,7 @@ impl Stage<'_> {
             run.cadence = cadence(records);
             Ok(run)
         };
-        Crew::new(world, self.workers, crash, run)?.to_the_end(&mut self.rng)?;
+        Crew::new(world, self.workers, crash, run)?.run_to_the_end(&mut self.rng)?;
         backfill::finish(&world.site, &case.topology, &planned)?;
         let topics: Vec<Topic> = planned.outputs.iter().map(|(_, topic)| topic.clone()).collect();
         world.tables(&case.topology, &topics, planned.generation)
