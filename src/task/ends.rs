@@ -154,7 +154,7 @@ impl Ends {
                     committed.next >= *end && declared
                 }
                 Some(committed) => committed.next >= *end,
-                None => !(self.finish && !exchanged) && start.get(partition).copied().unwrap_or(NextOffset(0)) >= *end,
+                None => (exchanged || !self.finish) && start.get(partition).copied().unwrap_or(NextOffset(0)) >= *end,
             }
         })
     }

@@ -133,7 +133,7 @@ fn somebody_else_answers_or_nobody_speaks() {
     }
     for address in [&silent, &world.broker.brokers] {
         let site = world.site("registry", "");
-        let text = std::fs::read_to_string(&site.config).unwrap().replace(&registry, address);
+        let text = std::fs::read_to_string(&site.config).unwrap().replace(&registry, address).replace("\"20s\"", "\"3s\"");
         std::fs::write(&site.config, text).unwrap();
         refused(&site, &["run", shop.sql()], &[address]);
     }

@@ -243,7 +243,6 @@ fn record(source: &Source, key: Value, partition: i32, clock: i64, at: i64, styl
     Record { partition, timestamp, key, body }
 }
 
-#[expect(clippy::too_many_arguments, reason = "all that a field's value depends on")]
 fn field_value(
     source: &Source,
     at: usize,

@@ -80,7 +80,7 @@ impl<'a> Crew<'a> {
     }
 
     /// Until all have come to the end of their range.
-    pub fn to_the_end(mut self, rng: &mut StdRng) -> Result<()> {
+    pub fn run_to_the_end(mut self, rng: &mut StdRng) -> Result<()> {
         let mut idle = 0;
         while self.workers.iter().any(Option::is_some) {
             let step = self.step(rng)?;

@@ -206,7 +206,7 @@ impl Stage<'_> {
             run.cadence = cadence(records);
             Ok(run)
         };
-        Crew::new(world, self.workers, crash, run)?.to_the_end(&mut self.rng)
+        Crew::new(world, self.workers, crash, run)?.run_to_the_end(&mut self.rng)
     }
 
     fn once(&mut self) -> Result<Tables> {
@@ -267,7 +267,7 @@ impl Stage<'_> {
             run.cadence = cadence(records);
             Ok(run)
         };
-        Crew::new(world, self.workers, crash, run)?.to_the_end(&mut self.rng)?;
+        Crew::new(world, self.workers, crash, run)?.run_to_the_end(&mut self.rng)?;
         backfill::finish(&world.site, &case.topology, &planned)?;
         Ok(planned)
     }

@@ -180,6 +180,10 @@ pub(super) fn list_offsets_once(
                 if entry.code != Code::NoError {
                     return Err(Failure::coded(entry.code).error(partition));
                 }
+                // Seen right after a topic was created, and as a broker comes back: there is a start and an end, it does not know them yet.
+                if entry.offset < 0 && !matches!(place, Place::Time(_)) {
+                    return Err(Error::away(format!("{partition}: the broker does not know its offset")));
+                }
                 offsets.insert(partition, (entry.offset >= 0).then_some(NextOffset(entry.offset)));
             }
         }
