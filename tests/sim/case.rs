@@ -268,7 +268,6 @@ impl Call {
     pub fn result(&self) -> Type {
         match (self.function, self.arg.as_ref().map(|(_, data_type)| *data_type)) {
             (Function::Count, _) => Type::Long,
-            (Function::Sum, Some(Type::Int)) => Type::Long,
             (Function::Avg, Some(Type::Decimal(scale))) => Type::Decimal(scale.max(6)),
             (_, Some(argument)) => argument,
             (_, None) => unreachable!("only COUNT has no argument"),

@@ -34,6 +34,8 @@ pub fn result(call: &Call, rows: &[(Place, Value)], mixed: bool) -> Result<Value
         Function::Sum => match data_type {
             Type::Double => Value::Double(double_sum(values(), mixed)),
             Type::Decimal(_) => Value::Decimal(values().map(whole).sum()),
+            // Of its argument's type, as in Flink.
+            Type::Int => Value::Int(i32::try_from(values().map(whole).sum::<i128>()).map_err(|_| Failed)?.into()),
             _ => Value::Int(i64::try_from(values().map(whole).sum::<i128>()).map_err(|_| Failed)?),
         },
         Function::Avg => match data_type {
