@@ -8,7 +8,7 @@ use super::show::line;
 use super::{pipeline, report};
 use crate::contract::lock;
 use crate::error::{Error, Result};
-use crate::job::{Site, control, prepare};
+use crate::job::{Site, ledger, prepare};
 use crate::task::names::Names;
 use crate::topology::Topology;
 
@@ -92,7 +92,7 @@ fn online(args: &Args, context: &Context, path: &std::path::Path) -> Result<(Top
 /// Before the first start: rows of the past join what is left of a compacted topic.
 fn warn_of_lost_versions(context: &Context, site: &Site, path: &std::path::Path, topology: &Topology) -> Result<()> {
     let names = Names::new(context.name_prefix(), &topology.pipeline, 1)?;
-    if control::read(site.log.as_ref(), &names)?.live().is_some() {
+    if ledger::read(site.log.as_ref(), &names)?.live().is_some() {
         return Ok(());
     }
     for table in prepare::compacted_tables(site, topology)? {

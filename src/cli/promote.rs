@@ -36,7 +36,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let stop = Stop::on_signal()?;
     pipeline::read(&args.pipeline)?;
     let mut site = context.site()?;
-    let compiled = pipeline::compile(context, &args.pipeline, site.registry.as_ref())?;
+    let partitions = pipeline::partitions(&args.pipeline, site.log.as_ref())?;
+    let compiled = pipeline::compile(context, &args.pipeline, site.registry.as_ref(), &partitions)?;
     let topology = &compiled.topology;
     let which = match (&args.job, args.generation) {
         (Some(job), _) => Which::Job(job.clone()),

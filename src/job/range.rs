@@ -4,7 +4,7 @@ use crate::error::{Error, Result};
 use crate::job::{Site, prepare};
 use crate::log::Isolation;
 use crate::record::{OffsetVector, Timestamp, Topic, TopicPartition};
-use crate::topology::{Operation, Topology};
+use crate::topology::Topology;
 
 /// With a `from` in mid-log an aggregate without windows would miss what came before.
 pub(super) fn check_mid_log(site: &Site, topology: &Topology, from: &OffsetVector) -> Result<()> {

@@ -330,7 +330,8 @@ impl<'a> Arrivals<'a> {
             let queue = self.partitions.iter().find(|queue| queue.front().is_some_and(|next| next.place() == (topic, partition)));
             queue.map_or(0, VecDeque::len)
         };
-        let of_topic = |topic: &Topic| (0..case.partitions).map(|p| (topic.clone(), p, records(topic, p))).collect::<Vec<_>>();
+        let of_topic =
+            |topic: &Topic| (0..case.partitions(topic)).map(|p| (topic.clone(), p, records(topic, p))).collect::<Vec<_>>();
         topics.into_iter().flat_map(of_topic).collect()
     }
 
