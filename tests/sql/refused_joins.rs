@@ -321,7 +321,7 @@ pub const TABLES: &[Case] = &[
     ),
     (
         "CREATE SINK s WITH ('format' = 'avro'); CREATE SINK `s.2` WITH ('format' = 'avro'); INSERT INTO s SELECT amount FROM orders; INSERT INTO s SELECT amount FROM orders; INSERT INTO `s.2` SELECT amount FROM orders;",
-        "two operators would have the name \"s.2.sink\"",
+        "two operators would have the name \"s.2.",
         "another name",
     ),
 ];
