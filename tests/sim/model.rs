@@ -150,9 +150,12 @@ impl<'a> Model<'a> {
                 }
                 Line::Idle { partition } => {
                     idle.insert((source, *partition));
-                    let all = (0..marks.len()).flat_map(|s| (0..partitions).map(move |p| (s, p)));
-                    let others: Vec<i64> = all.filter(|place| !idle.contains(place)).map(|(s, p)| marks[s][p as usize]).collect();
-                    let highest = marks.iter().flatten().copied().max().unwrap_or(NONE);
+                    // A stream without WATERMARK has no event time that others could wait for.
+                    let timed = (0..marks.len()).filter(|s| self.case.sources[*s].time.is_some());
+                    let all: Vec<(usize, i32)> = timed.flat_map(|s| (0..partitions).map(move |p| (s, p))).collect();
+                    let mark_of = |(s, p): &(usize, i32)| marks[*s][*p as usize];
+                    let others: Vec<i64> = all.iter().filter(|place| !idle.contains(*place)).map(mark_of).collect();
+                    let highest = all.iter().map(mark_of).max().unwrap_or(NONE);
                     let to = others.into_iter().min().unwrap_or(highest);
                     let mark = &mut marks[source][*partition as usize];
                     if to > *mark {

@@ -61,7 +61,7 @@ impl Aggregate {
         if self.spec.retracts {
             columns.push(Arc::new(by_slot(&self.slots.rows)));
         }
-        for accumulator in &self.accumulators {
+        for accumulator in self.accumulators.iter().take(self.spec.calls.len()) {
             columns.extend(accumulator.export(&slots)?);
         }
         out.batches.push(derived(&self.partial, columns, event_times, None)?);
@@ -89,7 +89,7 @@ impl Aggregate {
             let known = &mut self.slots.event_times[*slot as usize];
             *known = (*known).max(*time);
         }
-        for accumulator in &mut self.accumulators {
+        for accumulator in self.accumulators.iter_mut().take(self.spec.calls.len()) {
             let fields = accumulator.fields().len();
             accumulator.merge(&slots, &columns[at..at + fields])?;
             at += fields;
