@@ -17,7 +17,7 @@ use crate::program::{Process, Site};
 use crate::shop::{self, PARTITIONS, Shop, Writing};
 use crate::world::{World, avro, seed, wait_until};
 
-const SECONDS: u64 = 45;
+const SECONDS: u64 = 30;
 const RATE: usize = 600;
 const PROCESSES: usize = 3;
 

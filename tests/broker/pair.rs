@@ -1,4 +1,4 @@
-//! Two processes of one pipeline under a writing producer: killed, asked to stop and frozen at random moments, for about a minute, or for
+//! Two processes of one pipeline under a writing producer: killed, asked to stop and frozen at random moments, for about 40 seconds, or for
 //! `TEST_PAIR_SECONDS`.
 
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::program::{Process, Site};
 use crate::shop::{self, Shop, Writing};
 use crate::world::{World, seed, wait_until};
 
-const SECONDS: u64 = 60;
+const SECONDS: u64 = 40;
 const RATE: usize = 1_000;
 /// Sessions and transactions that end soon, so that a short run sees many takeovers.
 pub const SHORT: &str = "[commit]\ntransaction_timeout = \"5s\"\n[kafka.properties]\n\"session.timeout.ms\" = \"4000\"\n\"heartbeat.interval.ms\" = \"1000\"\n";
