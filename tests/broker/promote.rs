@@ -57,12 +57,12 @@ fn a_corrected_version_takes_over_at_one_vector_and_goes_back() {
     sleeping.signal("STOP");
 
     let takes_over = ["backfill", shop.sql(), "--from", "earliest", "--to", "latest", "--then-live"];
-    let texts = ["starts", "assigned", "is asked to stop", "has stopped at", "in its shadow", "is live", "assigned", "assigned"];
+    let texts: [&str; KILLS] =
+        ["starts", "assigned", "is asked to stop", "has stopped at", "in its shadow", "is live", "assigned", "assigned"];
     let began = Instant::now();
     let mut before_live = 0;
-    for kill in 0..KILLS {
+    for text in texts {
         let mut process = new.start(&takes_over);
-        let text = texts[kill];
         wait_until("it has come so far, or further", LONG, || {
             assert!(process.is_running(), "it ended by itself:\n{}", process.said());
             process.said().contains(text) || said(&world).live == Some(2)

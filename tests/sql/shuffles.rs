@@ -39,7 +39,7 @@ fn rows_that_meet_already_stay_where_they_are() {
         // Stream and table lie alike; a join's rows come in order of time.
         format!("{UPSERT} INSERT INTO s SELECT o.customer, c.country FROM orders AS o {JOIN} ON o.customer = c.customer"),
         format!("{UPSERT} INSERT INTO s SELECT c.customer, SUM(o.amount) AS t FROM orders AS o {JOIN} ON c.customer = o.customer GROUP BY c.customer"),
-        format!("CREATE SINK s WITH ('format' = 'avro'); INSERT INTO s SELECT orderId FROM orders UNION ALL SELECT country FROM customers AS c WHERE FALSE"),
+        "CREATE SINK s WITH ('format' = 'avro'); INSERT INTO s SELECT orderId FROM orders UNION ALL SELECT country FROM customers AS c WHERE FALSE".to_string(),
     ] {
         match built(&format!("{ORDERS}{CUSTOMERS}{sql}")) {
             Ok(topology) => assert!(reasons(&topology).is_empty(), "{sql}: {:?}", reasons(&topology)),
