@@ -60,7 +60,7 @@ pub struct Outbox {
     /// Since the last commit, by target partition and origin.
     rows: BTreeMap<(i32, Origin), Vec<Batch>>,
     bytes: usize,
-    /// The watermark that all targets were told last; `None` after a start: they are told again.
+    /// The watermark that all targets were told last; `None` before the first commit.
     told: Option<Watermark>,
 }
 
@@ -91,6 +91,11 @@ impl Outbox {
             self.rows.entry((target, origin)).or_default().push(part);
         }
         Ok(())
+    }
+
+    /// The last commit of a former life told this watermark to all targets.
+    pub fn told(&mut self, watermark: Watermark) {
+        self.told = Some(watermark);
     }
 
     /// Bytes waiting to be sent, estimated.

@@ -212,6 +212,12 @@ impl Task {
             ))
             .hint("delete the state directory so that the state is rebuilt from its changelog"));
         }
+        if commit > 0 {
+            // Every commit tells all targets where the sender is: what is known again from the last one has been told.
+            for outbox in &mut self.outboxes {
+                outbox.told(self.nodes[outbox.node].edge.current());
+            }
+        }
         Ok(())
     }
 
@@ -378,7 +384,8 @@ impl Task {
     pub fn finish(&mut self) -> Result<()> {
         let decisions = self.source_positions().map(|(partition, at)| Decision { partition, at, to: Watermark::MAX });
         let decisions: Vec<Decision> = decisions.collect();
-        self.dirty = true;
+        // A task that said so in an earlier life has nothing to add: what reads its shuffles may have ended already.
+        self.dirty |= self.feeds.iter().any(|feed| feed.ingest.watermark() != Watermark::MAX);
         self.follow(&decisions)
     }
 
