@@ -95,13 +95,24 @@ impl KafkaLog {
                 return Err(closed);
             }
             if began.elapsed() >= ANSWER_TIMEOUT {
-                // Without an id, either the broker is too old to have one or nobody answered.
-                admin::names(&self.inner.client, ANSWER_TIMEOUT / 8)
-                    .map_err(|error| error.context(format!("kafka at {brokers}")))?;
+                self.check_speaks()?;
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Without a cluster id, either the broker is too old to have one or nobody answered.
+    fn check_speaks(&self) -> Result<()> {
+        admin::names(&self.inner.client, ANSWER_TIMEOUT / 8).map(drop).map_err(|error| {
+            let error = error.context(format!("kafka at {}", self.settings().brokers));
+            match error.hint {
+                Some(_) => error,
+                // It took the connection and said nothing.
+                None => error
+                    .hint("check [kafka] brokers and its security settings: what listens there does not speak Kafka as expected"),
+            }
+        })
     }
 
     fn ask_cluster_id(&self, wait: Duration) -> Option<String> {
@@ -216,17 +227,7 @@ impl Log for KafkaLog {
     fn cluster_id(&self) -> Result<Option<String>> {
         let id = self.ask_cluster_id(ANSWER_TIMEOUT);
         if id.is_none() {
-            // Without an id, either the broker is too old to have one or nobody answered.
-            admin::names(&self.inner.client, ANSWER_TIMEOUT / 8).map_err(|error| {
-                let error = error.context(format!("kafka at {}", self.settings().brokers));
-                match error.hint {
-                    Some(_) => error,
-                    // It took the connection and said nothing.
-                    None => error.hint(
-                        "check [kafka] brokers and its security settings: what listens there does not speak Kafka as expected",
-                    ),
-                }
-            })?;
+            self.check_speaks()?;
         }
         Ok(id)
     }
