@@ -1034,8 +1034,9 @@ impl Worker {
     /// All source partitions with event time, as of the group's last commits.
     fn stands_of_others(&self) -> Result<BTreeMap<TopicPartition, Stand>> {
         let plan = &self.run.plan;
-        let timed: BTreeSet<&Topic> =
-            plan.topology.sources.iter().filter(|s| s.ingest.has_watermark()).map(|s| &s.topic).collect();
+        // Tables follow streams, so nothing waits for where a table is.
+        let streams = plan.topology.sources.iter().filter(|s| s.ingest.has_watermark() && s.table.is_none());
+        let timed: BTreeSet<&Topic> = streams.map(|s| &s.topic).collect();
         let partitions: Vec<TopicPartition> = plan.source_partitions().filter(|p| timed.contains(&p.topic)).collect();
         let committed = self.log.committed(&plan.names.group(), &partitions)?;
         let stand = |partition: TopicPartition| {
