@@ -41,6 +41,20 @@ pub enum KeyFormat {
     Bytes,
 }
 
+impl KeyFormat {
+    /// As `key.format` has it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            KeyFormat::Avro => "avro",
+            KeyFormat::Json => "json",
+            KeyFormat::String => "string",
+            KeyFormat::Long => "long",
+            KeyFormat::Int => "int",
+            KeyFormat::Bytes => "bytes",
+        }
+    }
+}
+
 /// A value that was not decoded or encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BadValue {

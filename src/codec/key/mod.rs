@@ -249,7 +249,7 @@ impl KeyEncoder {
             _ => {
                 one_field(format, rows.fields())?;
                 if rows.fields().is_empty() {
-                    return Err(Error::config(format!("a key of format {} needs a column", word(format))));
+                    return Err(Error::config(format!("a key of format {} needs a column", format.as_str())));
                 }
             }
         }
@@ -328,7 +328,7 @@ fn one_field(format: KeyFormat, fields: &[FieldRef]) -> Result<()> {
     let [field] = fields else {
         return match fields.len() {
             0 => Ok(()),
-            many => Err(Error::config(format!("a key of format {} holds one column, not {many}", word(format)))
+            many => Err(Error::config(format!("a key of format {} holds one column, not {many}", format.as_str()))
                 .hint("use 'key.format' = 'avro' or 'json' for a key of several columns")),
         };
     };
@@ -343,19 +343,8 @@ fn one_field(format: KeyFormat, fields: &[FieldRef]) -> Result<()> {
     if fits {
         return Ok(());
     }
-    Err(Error::config(format!("column \"{}\" of type {of} can't be a key of format {}", field.name(), word(format)))
+    Err(Error::config(format!("column \"{}\" of type {of} can't be a key of format {}", field.name(), format.as_str()))
         .hint("cast the column, or set 'key.format' = 'avro'"))
-}
-
-fn word(format: KeyFormat) -> &'static str {
-    match format {
-        KeyFormat::Avro => "avro",
-        KeyFormat::Json => "json",
-        KeyFormat::String => "string",
-        KeyFormat::Long => "long",
-        KeyFormat::Int => "int",
-        KeyFormat::Bytes => "bytes",
-    }
 }
 
 fn null_key(row: u32) -> BadValue {

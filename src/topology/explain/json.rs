@@ -3,7 +3,7 @@
 use arrow::datatypes::SchemaRef;
 use serde_json::{Value, json};
 
-use super::{describe, format_name, lead, policy, reader_of, reads, repartition, sub_of, value_names};
+use super::{describe, lead, policy, reader_of, reads, repartition, sub_of, value_names};
 use crate::operator::ingest::EventTime;
 use crate::operator::temporal_join::BeforeFirst;
 use crate::topology::types::sql_name;
@@ -19,7 +19,7 @@ pub fn explain_json(topology: &Topology) -> Value {
     let sources = topology.sources.iter().map(|source| {
         let key = source.key.as_ref().map(|key| {
             let names: Vec<&str> = key.fields.iter().map(|f| f.name().as_str()).collect();
-            json!({"format": format_name(key.format), "columns": names})
+            json!({"format": key.format.as_str(), "columns": names})
         });
         let checks =
             source.ingest.checks.iter().map(|c| json!({"name": c.name, "check": c.text, "on_violation": policy(c.on_violation)}));
@@ -95,7 +95,7 @@ pub fn explain_json(topology: &Topology) -> Value {
                 Some((subject, schema)) => (json!(subject), avro(&schema.text)),
                 None => (Value::Null, Value::Null),
             };
-            json!({"columns": names, "format": format_name(key.format), "subject": subject, "schema": schema})
+            json!({"columns": names, "format": key.format.as_str(), "subject": subject, "schema": schema})
         });
         json!({
             "name": sink.name,

@@ -10,7 +10,6 @@ use arrow::datatypes::SchemaRef;
 use super::interval::shown;
 use super::types::sql_name;
 use super::{Node, Operation, Source, SubTopology, Topology};
-use crate::codec::KeyFormat;
 use crate::operator::aggregate::{AggregateSpec, Function, Group, Phase};
 use crate::operator::exchange::MAX_PARTITIONS;
 use crate::operator::ingest::OnViolation;
@@ -66,17 +65,6 @@ fn policy(on_violation: OnViolation) -> &'static str {
         OnViolation::DeadLetter => "dead_letter",
         OnViolation::Drop => "drop",
         OnViolation::Fail => "fail",
-    }
-}
-
-fn format_name(format: KeyFormat) -> &'static str {
-    match format {
-        KeyFormat::Avro => "avro",
-        KeyFormat::Json => "json",
-        KeyFormat::String => "string",
-        KeyFormat::Long => "long",
-        KeyFormat::Int => "int",
-        KeyFormat::Bytes => "bytes",
     }
 }
 

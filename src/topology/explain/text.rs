@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{columns, describe, format_name, lead, policy, reader_of, reads, repartition, sub_of, value_names};
+use super::{columns, describe, lead, policy, reader_of, reads, repartition, sub_of, value_names};
 use crate::operator::ingest::EventTime;
 use crate::operator::temporal_join::BeforeFirst;
 use crate::topology::interval::shown;
@@ -95,7 +95,7 @@ fn write_source(out: &mut String, topology: &Topology, source: &Source) -> std::
     )?;
     if let Some(key) = &source.key {
         let names: Vec<&str> = key.fields.iter().map(|f| f.name().as_str()).collect();
-        writeln!(out, "  key: {}, reads {}", format_name(key.format), names.join(", "))?;
+        writeln!(out, "  key: {}, reads {}", key.format.as_str(), names.join(", "))?;
     }
     if !source.metadata.is_empty() {
         let names: Vec<&str> = source.metadata.iter().map(|m| m.as_str()).collect();
@@ -138,7 +138,7 @@ fn write_sink(out: &mut String, sink: &Sink) -> std::fmt::Result {
     writeln!(out, "sink {} (topic {}, {kind})", sink.name, sink.topic)?;
     if let Some(key) = &sink.key {
         let names: Vec<&str> = key.columns.iter().map(|c| sink.schema.field(*c).name().as_str()).collect();
-        write!(out, "  key: {} ({})", format_name(key.format), names.join(", "))?;
+        write!(out, "  key: {} ({})", key.format.as_str(), names.join(", "))?;
         match &key.avro {
             Some((subject, schema)) => writeln!(out, ", {subject}: {}", schema.text)?,
             None => writeln!(out)?,
