@@ -1,13 +1,16 @@
 //! The floor: what the client library alone does on a topic, for `scripts/bench` to measure Tidemill against.
 //!
 //! `floor consume|pass BROKERS TOPIC [OUT]` reads the topic to its captured end through the C calls for batches; `pass` writes every
-//! record to OUT in transactions of 100 ms that hold the group's offsets too. It decodes nothing and keeps no state.
+//! record to OUT, which it creates with as many partitions, in transactions of 100 ms that hold the group's offsets too. It decodes
+//! nothing and keeps no state.
 
 use std::ffi::CString;
 use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
 
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::bindings as c;
+use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::types::RDKafkaRespErr;
@@ -25,7 +28,11 @@ fn main() {
         }
     };
     let consumer = consumer(brokers);
-    let out = (mode == "pass").then(|| Writer::open(brokers, args.get(3).expect("pass needs a topic to write to")));
+    let out = (mode == "pass").then(|| {
+        let out = args.get(3).expect("pass needs a topic to write to");
+        create(brokers, out, partitions(&consumer, topic));
+        Writer::open(brokers, out)
+    });
     let began = Instant::now();
     let records = copy(&consumer, topic, out.as_ref());
     println!("{{\"mode\":\"{mode}\",\"records\":{records},\"seconds\":{:.3}}}", began.elapsed().as_secs_f64());
@@ -51,9 +58,22 @@ fn consumer(brokers: &str) -> BaseConsumer {
     config.create().expect("the consumer's settings are right")
 }
 
+fn partitions(consumer: &BaseConsumer, topic: &str) -> usize {
+    consumer.fetch_metadata(Some(topic), TIMEOUT).expect("the broker answers").topics()[0].partitions().len()
+}
+
+fn create(brokers: &str, topic: &str, partitions: usize) {
+    let mut config = ClientConfig::new();
+    let admin: AdminClient<DefaultClientContext> =
+        config.set("bootstrap.servers", brokers).create().expect("the settings are right");
+    let new = NewTopic::new(topic, partitions as i32, TopicReplication::Fixed(-1));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime can be built");
+    let results = runtime.block_on(admin.create_topics(&[new], &AdminOptions::new())).expect("the broker answers");
+    results.into_iter().for_each(|result| drop(result.expect("the topic can be created")));
+}
+
 fn copy(consumer: &BaseConsumer, topic: &str, out: Option<&Writer>) -> u64 {
-    let metadata = consumer.fetch_metadata(Some(topic), TIMEOUT).expect("the broker answers");
-    let partitions = metadata.topics()[0].partitions().len();
+    let partitions = partitions(consumer, topic);
     let (mut assignment, mut ends, mut next) = (TopicPartitionList::new(), vec![0; partitions], vec![-1; partitions]);
     for (partition, end) in ends.iter_mut().enumerate() {
         let (low, high) = consumer.fetch_watermarks(topic, partition as i32, TIMEOUT).expect("the broker answers");
