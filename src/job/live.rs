@@ -97,6 +97,7 @@ pub fn prepare_as(
         cadence: if until_caught_up { Cadence::bulk() } else { Cadence::live(settings.commit_interval_ms) },
         delivery: settings.delivery,
         decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
+        record_decisions: true,
         idle_after: if until_caught_up { None } else { settings.idle_after },
         raise_tables: true,
         instance: instance.to_string(),

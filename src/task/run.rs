@@ -48,6 +48,8 @@ pub struct Run {
     pub delivery: Delivery,
     /// Recorded, to be followed.
     pub decisions: Vec<Decision>,
+    /// Whether decisions of its own are recorded for other runs. A run that ignores theirs keeps its own to itself.
+    pub record_decisions: bool,
     /// Quiet for so long a source partition no longer holds back the others; `None`: no such decision is made, recorded ones are followed.
     pub idle_after: Option<Duration>,
     /// A table at its end does not hold back the streams that it is joined with: its watermark is raised to theirs, as a decision. In a
@@ -737,7 +739,7 @@ impl Worker {
         for (topic, records) in self.letters_of_orphans() {
             sent = sent.and_then(|()| self.producer.send(&topic, &records));
         }
-        if !self.decided.is_empty() {
+        if !self.decided.is_empty() && self.run.record_decisions {
             sent = sent.and_then(|()| self.producer.send(&self.run.plan.names.decisions(), &decision::encode(&self.decided)));
         }
         self.intended = offsets;
