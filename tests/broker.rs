@@ -18,6 +18,8 @@ mod crash;
 mod crew;
 #[path = "broker/freeze.rs"]
 mod freeze;
+#[path = "broker/join.rs"]
+mod join;
 #[path = "broker/members.rs"]
 mod members;
 #[path = "broker/moved.rs"]
