@@ -16,6 +16,8 @@ mod contracts;
 mod crash;
 #[path = "broker/crew.rs"]
 mod crew;
+#[path = "broker/cutovers.rs"]
+mod cutovers;
 #[path = "broker/freeze.rs"]
 mod freeze;
 #[path = "broker/join.rs"]
