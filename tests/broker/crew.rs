@@ -198,7 +198,12 @@ fn run(what: &str, more: &str) {
         }
         let process = match processes[at].take() {
             Some(process) => process,
-            None => start(at).expect("it is started"),
+            None => {
+                // Until it takes signals.
+                let mut process = start(at).expect("it is started");
+                process.wait_for("generation 1");
+                process
+            }
         };
         match disturbance {
             Disturbance::Kill | Disturbance::Broker => {
