@@ -196,21 +196,20 @@ fn run(what: &str, more: &str) {
             world.broker.start_broker();
             continue;
         }
-        let process = match processes[at].take() {
+        let mut process = match processes[at].take() {
             Some(process) => process,
-            None => {
-                // Until it takes signals.
-                let mut process = start(at).expect("it is started");
-                process.wait_for("generation 1");
-                process
-            }
+            None => start(at).expect("it is started"),
         };
         match disturbance {
             Disturbance::Kill | Disturbance::Broker => {
                 process.kill();
                 processes[at] = start(at);
             }
-            Disturbance::Stop => assert_eq!(process.terminate(), 0, "SIGTERM ends with exit code 0"),
+            Disturbance::Stop => {
+                // One that has just been started takes no signals yet.
+                process.wait_for("generation 1");
+                assert_eq!(process.terminate(), 0, "SIGTERM ends with exit code 0");
+            }
             Disturbance::Freeze => {
                 process.signal("STOP");
                 std::thread::sleep(Duration::from_millis(random.random_range(6_000..9_000)));
