@@ -13,6 +13,8 @@
 
 /// One file per subcommand.
 pub mod cli;
+/// The time that waits go by: the machine's, or a simulated one.
+pub mod clock;
 /// Bytes to rows and back under a contract.
 pub mod codec;
 /// Settings: as typed, then checked.

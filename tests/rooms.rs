@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// DESIGN section 10, from the ground floor up.
-const ROOMS: [&str; 16] = [
+const ROOMS: [&str; 17] = [
     "error",
+    "clock",
     "metric",
     "record",
     "watermark",

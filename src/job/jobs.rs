@@ -1,6 +1,6 @@
 //! Jobs as they are recorded: how far they are, and giving one up.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result, nearest};
 use crate::job::control::{self, Change, Control, JobRecord, JobState};
@@ -125,11 +125,12 @@ pub fn cancel(site: &Site, pipeline: &str, name: &str) -> Result<Cancelled> {
 
 /// Deletes the group once its members have seen that the job is cancelled.
 fn leave(site: &Site, names: &Names) -> Result<()> {
-    let began = Instant::now();
+    let clock = site.log.clock();
+    let began = clock.now();
     loop {
         match site.log.delete_group(&names.group()) {
-            Err(error) if error.kind == Kind::Config && began.elapsed() < LEAVE_TIMEOUT => {
-                std::thread::sleep(Duration::from_millis(200));
+            Err(error) if error.kind == Kind::Config && clock.since(began) < LEAVE_TIMEOUT => {
+                clock.sleep(Duration::from_millis(200));
             }
             Err(error) => {
                 return Err(error.context("the job is cancelled, but its group can't be deleted").hint("repeat the command"));

@@ -5,7 +5,7 @@
 //! no change rests on anything but the last state.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::job::control::{Change, Control};
@@ -70,7 +70,8 @@ fn read_on(log: &dyn Log, names: &Names, known: &mut Known) -> Result<()> {
     }
     let from = log.start_offsets(only)?[&partition].max(known.position);
     let mut reader = log.reader(Isolation::Committed, &OffsetVector::from([(partition.clone(), from)]))?;
-    let deadline = Instant::now() + READ_TIMEOUT;
+    let clock = log.clock();
+    let deadline = clock.now() + READ_TIMEOUT;
     while reader.positions()[&partition] < end {
         for chunk in reader.poll(Duration::from_millis(100), 10_000)? {
             for row in 0..chunk.len() {
@@ -80,7 +81,7 @@ fn read_on(log: &dyn Log, names: &Names, known: &mut Known) -> Result<()> {
             }
             known.position = chunk.next;
         }
-        if Instant::now() > deadline {
+        if clock.now() > deadline {
             let seconds = READ_TIMEOUT.as_secs();
             return Err(Error::away(format!("{partition}: not read to its end {end} within {seconds} s")));
         }

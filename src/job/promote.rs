@@ -125,12 +125,12 @@ impl Promotion {
         match self.next() {
             Ok(status) => {
                 if matches!(status, Status::Waiting(_)) {
-                    std::thread::sleep(wait);
+                    self.site.log.clock().sleep(wait);
                 }
                 Ok(status)
             }
             Err(error) if error.kind == Kind::Away => {
-                std::thread::sleep(wait);
+                self.site.log.clock().sleep(wait);
                 Ok(Status::Waiting(error.message))
             }
             Err(error) => Err(error),

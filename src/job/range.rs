@@ -61,8 +61,9 @@ pub(super) fn emit_from(site: &Site, from: &OffsetVector) -> Result<Option<Times
     let mut bound = None;
     for (partition, at) in mid {
         let mut reader = site.log.reader(crate::log::Isolation::Committed, &OffsetVector::from([(partition.clone(), at)]))?;
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
-        while reader.positions()[&partition] < ends[&partition] && std::time::Instant::now() < deadline {
+        let clock = site.log.clock();
+        let deadline = clock.now() + std::time::Duration::from_secs(10);
+        while reader.positions()[&partition] < ends[&partition] && clock.now() < deadline {
             let chunks = reader.poll(std::time::Duration::from_millis(200), 1)?;
             if let Some(millis) = chunks.iter().flat_map(|chunk| chunk.timestamps.first()).next() {
                 bound = bound.max(Timestamp::from_millis(*millis));

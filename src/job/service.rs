@@ -2,8 +2,9 @@
 //! replaced, and stands by otherwise, ready to go on should its generation become live again.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::error::{Error, Kind, Result};
 use crate::job::control::{PromotionRecord, Stance};
 use crate::job::ledger::Ledger;
@@ -30,7 +31,7 @@ pub struct Service {
     draining: bool,
     /// `--until-caught-up`: it ends, and does not stand by.
     bounded: bool,
-    looked_at: Option<Instant>,
+    looked_at: Option<Moment>,
     commits: u64,
     /// Of whichever worker is at work.
     pub progress: Arc<Mutex<Progress>>,
@@ -143,19 +144,20 @@ impl Service {
 
     /// Looks whether there is something to do for its generation.
     fn stand_by(&mut self, wait: Duration) -> Result<Step> {
-        if self.looked_at.is_some_and(|at| at.elapsed() < LOOK_EVERY.min(wait)) {
-            std::thread::sleep(wait.min(LOOK_EVERY));
+        let clock = self.site.log.clock();
+        if self.looked_at.is_some_and(|at| clock.since(at) < LOOK_EVERY.min(wait)) {
+            clock.sleep(wait.min(LOOK_EVERY));
             return Ok(Step::Idle);
         }
         match self.take_up() {
             Ok(true) => Ok(Step::Worked),
             Ok(false) => {
-                self.looked_at = Some(Instant::now());
+                self.looked_at = Some(clock.now());
                 Ok(Step::Idle)
             }
             Err(error) if error.kind == Kind::Away => {
                 tracing::warn!(pipeline = self.names.pipeline, %error, "away: it is tried again");
-                std::thread::sleep(wait);
+                clock.sleep(wait);
                 Ok(Step::Idle)
             }
             Err(error) => Err(error),

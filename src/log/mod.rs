@@ -12,6 +12,7 @@ pub mod kafka;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::error::Result;
 use crate::record::{Chunk, NextOffset, OffsetVector, Outgoing, Partition, Topic, TopicPartition};
 
@@ -58,6 +59,11 @@ pub type CommittedOffsets = BTreeMap<TopicPartition, CommittedOffset>;
 
 /// A connection to one cluster.
 pub trait Log: Send + Sync {
+    /// The clock that everything goes by that waits for this log: the machine's, except in a simulation.
+    fn clock(&self) -> Clock {
+        Clock::machine()
+    }
+
     /// Identifies the cluster, where the broker tells it.
     fn cluster_id(&self) -> Result<Option<String>>;
 

@@ -7,7 +7,7 @@
 //! A row at or after that offset sees at least that watermark. Of several records with one key the last holds the highest watermark.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
@@ -82,7 +82,8 @@ pub fn read_since(log: &dyn Log, topic: &Topic, since: NextOffset) -> Result<(Ve
     let mut found: BTreeMap<(TopicPartition, NextOffset), Watermark> = BTreeMap::new();
     if start < end {
         let mut reader = log.reader(Isolation::Committed, &OffsetVector::from([(partition.clone(), start)]))?;
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let clock = log.clock();
+        let deadline = clock.now() + Duration::from_secs(30);
         while reader.positions()[&partition] < end {
             for chunk in reader.poll(Duration::from_millis(100), 10_000)? {
                 for row in 0..chunk.len() {
@@ -94,7 +95,7 @@ pub fn read_since(log: &dyn Log, topic: &Topic, since: NextOffset) -> Result<(Ve
                     }
                 }
             }
-            if Instant::now() > deadline {
+            if clock.now() > deadline {
                 return Err(Error::away(format!("{partition}: not read to its end {end} within 30 s")));
             }
         }

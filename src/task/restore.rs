@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Isolation, Log};
@@ -76,7 +76,8 @@ fn restore_from(
     committed: &CommittedOffsets,
     sources: &Sources<'_>,
 ) -> Result<(Task, Restored)> {
-    let began = Instant::now();
+    let clock = sources.log.clock();
+    let began = clock.now();
     let mut restored = Restored::default();
     let mut state = committed_state(plan, id, committed, sources.start)?;
     let mut task = Task::new(plan.clone(), id, &state)?;
@@ -101,7 +102,7 @@ fn restore_from(
         }
     }
     task.resume(commit)?;
-    restored.elapsed = began.elapsed();
+    restored.elapsed = clock.since(began);
     Ok((task, restored))
 }
 
@@ -190,23 +191,23 @@ fn restore_store(
     let mut fold = known.map_or_else(|| Fold::new(plan.names.generation), Fold::after);
     if from < end {
         let mut reader = sources.log.reader(Isolation::Committed, &OffsetVector::from([(partition.clone(), from)]))?;
-        let mut said = Instant::now();
-        let mut heard = Instant::now();
+        let clock = sources.log.clock();
+        let (mut said, mut heard) = (clock.now(), clock.now());
         while reader.positions()[&partition] < end {
             let chunks = reader.poll(Duration::from_millis(200), 100_000);
             for chunk in chunks.map_err(|error| trimmed(sources.log, &partition, reader.positions()[&partition], error))? {
                 fold.take(&chunk, store)?;
-                heard = Instant::now();
+                heard = clock.now();
             }
             let at = reader.positions()[&partition];
             let percent = 100 * (at.0 - from.0) / (end.0 - from.0).max(1);
-            let waits = heard.elapsed() >= Duration::from_secs(5);
-            if said.elapsed() >= Duration::from_secs(if waits { 10 } else { 1 }) {
-                said = Instant::now();
+            let waits = clock.since(heard) >= Duration::from_secs(5);
+            if clock.since(said) >= Duration::from_secs(if waits { 10 } else { 1 }) {
+                said = clock.now();
                 let why = if waits { "restoring, held up by a transaction that is not decided yet" } else { "restoring" };
                 tracing::info!(%partition, percent, %at, %end, rows = store.len(), "{why}");
             }
-            if heard.elapsed() > Duration::from_secs(60) {
+            if clock.since(heard) > Duration::from_secs(60) {
                 return Err(Error::away(format!("{partition}: nothing was read for 60 s at offset {at}, before the end {end}"))
                     .hint(
                         "an open transaction of a killed process may hold it back until its timeout; the restore is tried again",

@@ -7,8 +7,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::{Clock, Moment};
 use crate::contract::Registry;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
@@ -109,11 +110,12 @@ pub struct Progress {
 /// A chunk whose writer schema could not be fetched yet.
 struct Parked {
     chunk: Chunk,
-    retry_at: Instant,
+    retry_at: Moment,
 }
 
 pub struct Worker {
     log: Arc<dyn Log>,
+    clock: Clock,
     registry: Arc<dyn Registry>,
     run: Run,
     core: Core,
@@ -133,23 +135,23 @@ pub struct Worker {
     /// Made since the last commit, to be recorded with the next.
     decided: Vec<Decision>,
     quiet: Quiet,
-    looked_at: Option<Instant>,
+    looked_at: Option<Moment>,
     /// Changelog positions at the start of each task's snapshot round.
     rounds: BTreeMap<TaskId, OffsetVector>,
     /// Counts restores: chunks polled before one are stale after it.
     epoch: u64,
-    began: Instant,
-    checkpointed_at: Instant,
-    asked_ends_at: Option<Instant>,
+    began: Moment,
+    checkpointed_at: Moment,
+    asked_ends_at: Option<Moment>,
     /// What the caller gives a step.
     patience: Duration,
-    away_since: Option<Instant>,
-    said_away_at: Option<Instant>,
+    away_since: Option<Moment>,
+    said_away_at: Option<Moment>,
     /// When this process was last fenced, at most as often as it takes to suspect a rival.
-    fenced_at: VecDeque<Instant>,
+    fenced_at: VecDeque<Moment>,
     /// Not asked for since the last assignment.
     unpermitted: bool,
-    asked_permit_at: Option<Instant>,
+    asked_permit_at: Option<Moment>,
     dismissed: bool,
     pub progress: Arc<Mutex<Progress>>,
 }
@@ -178,6 +180,7 @@ impl Worker {
             Some(dir) if run.plan.has_state() => Some(Checkpoints::open(dir)?),
             _ => None,
         };
+        let clock = log.clock();
         let mut producer = log.producer(&producer_settings(&run))?;
         settle(producer.as_mut(), &run.plan)?;
         // Only now: a transaction of a former life of this process could hold back the reader for ever.
@@ -210,8 +213,9 @@ impl Worker {
             looked_at: None,
             rounds: BTreeMap::new(),
             epoch: 0,
-            began: Instant::now(),
-            checkpointed_at: Instant::now(),
+            began: clock.now(),
+            checkpointed_at: clock.now(),
+            clock,
             asked_ends_at: None,
             patience: Duration::ZERO,
             away_since: None,
@@ -234,12 +238,12 @@ impl Worker {
         let step = match result {
             Err(error) if error.kind == Kind::Away => {
                 self.note_away(&error);
-                std::thread::sleep(AWAY_RETRY.min(wait));
+                self.clock.sleep(AWAY_RETRY.min(wait));
                 Step::Idle
             }
             Err(error) if error.kind == Kind::Fenced && !self.core.has_left() => {
                 self.expelled(&error);
-                std::thread::sleep(AWAY_RETRY.min(wait));
+                self.clock.sleep(AWAY_RETRY.min(wait));
                 Step::Worked
             }
             Err(error) => {
@@ -305,7 +309,7 @@ impl Worker {
     }
 
     fn now_ms(&self) -> u64 {
-        self.began.elapsed().as_millis() as u64
+        self.clock.since(self.began).as_millis() as u64
     }
 
     fn event(&mut self, event: Event) {
@@ -371,8 +375,8 @@ impl Worker {
 
     /// Leaves when this run may not commit any more.
     fn keep_permit(&mut self) -> Result<()> {
-        let asked =
-            !self.unpermitted && self.asked_permit_at.is_some_and(|at| at.elapsed() < PERMIT_EVERY.min(10 * self.patience));
+        let asked = !self.unpermitted
+            && self.asked_permit_at.is_some_and(|at| self.clock.since(at) < PERMIT_EVERY.min(10 * self.patience));
         if asked || self.dismissed || self.core.has_left() || self.granted()? {
             return Ok(());
         }
@@ -382,7 +386,7 @@ impl Worker {
 
     fn granted(&mut self) -> Result<bool> {
         let granted = self.run.permit.as_ref().map_or(Ok(true), |permit| permit.granted())?;
-        self.asked_permit_at = Some(Instant::now());
+        self.asked_permit_at = Some(self.clock.now());
         self.unpermitted &= !granted;
         Ok(granted)
     }
@@ -465,15 +469,15 @@ impl Worker {
     /// the one that notices takes another.
     fn note_fenced(&mut self) {
         let (often, within) = RIVALRY;
-        self.fenced_at.push_back(Instant::now());
+        self.fenced_at.push_back(self.clock.now());
         if self.fenced_at.len() < often || !self.run.static_member {
             return;
         }
         let since = self.fenced_at.pop_front();
-        if since.is_some_and(|since| since.elapsed() < within) {
+        if since.is_some_and(|since| self.clock.since(since) < within) {
             self.fenced_at.clear();
             let own = self.run.instance.split('-').next().unwrap_or_default();
-            let other = format!("{own}-{:08x}", rand::random::<u32>());
+            let other = format!("{own}-{:08x}", self.clock.chance());
             tracing::error!(
                 pipeline = self.name(),
                 instance = self.run.instance,
@@ -521,12 +525,12 @@ impl Worker {
         if let Some(consumer) = &mut self.consumer {
             consumer.pause(std::slice::from_ref(&partition))?;
         }
-        self.parked.insert(partition, Parked { chunk, retry_at: Instant::now() + SCHEMA_RETRY });
+        self.parked.insert(partition, Parked { chunk, retry_at: self.clock.now() + SCHEMA_RETRY });
         Ok(())
     }
 
     fn retry_parked(&mut self) -> Result<()> {
-        let now = Instant::now();
+        let now = self.clock.now();
         let due: Vec<TopicPartition> = self.parked.iter().filter(|(_, p)| p.retry_at <= now).map(|(at, _)| at.clone()).collect();
         for partition in due {
             let Some(parked) = self.parked.remove(&partition) else { continue };
@@ -613,10 +617,10 @@ impl Worker {
 
     /// What the group has committed says where repartition topics end, and whether other members are done.
     fn look_for_ends(&mut self) -> Result<()> {
-        if self.core.has_left() || self.asked_ends_at.is_some_and(|at| at.elapsed() < ENDS_EVERY.min(self.patience)) {
+        if self.core.has_left() || self.asked_ends_at.is_some_and(|at| self.clock.since(at) < ENDS_EVERY.min(self.patience)) {
             return Ok(());
         }
-        self.asked_ends_at = Some(Instant::now());
+        self.asked_ends_at = Some(self.clock.now());
         let (all, group) = (self.holds_all(), self.run.plan.names.group());
         let Some(ends) = &mut self.ends else { return Ok(()) };
         ends.find(self.log.as_ref(), &group, &self.run.start)?;
@@ -730,7 +734,7 @@ impl Worker {
             self.event(Event::CommitFailed(Error::new(Kind::Abort, "this generation is not live any more")));
             return Ok(());
         }
-        let began = Instant::now();
+        let began = self.clock.now();
         let mut offsets = CommittedOffsets::new();
         let mut sent = Ok(());
         for task in self.tasks.values_mut() {
@@ -754,7 +758,7 @@ impl Worker {
             Ok(()) => {
                 let pipeline = self.name().to_string();
                 metrics::counter!(metric::COMMITS, "pipeline" => pipeline.clone()).increment(1);
-                metrics::histogram!(metric::COMMIT_SECONDS, "pipeline" => pipeline).record(began.elapsed().as_secs_f64());
+                metrics::histogram!(metric::COMMIT_SECONDS, "pipeline" => pipeline).record(self.clock.since(began).as_secs_f64());
                 self.event(Event::Committed);
             }
             Err(error) => self.commit_failed(error),
@@ -783,8 +787,8 @@ impl Worker {
     fn record_at(&self, partition: &TopicPartition, offset: Offset) -> Result<Option<Chunk>> {
         let from = OffsetVector::from([(partition.clone(), NextOffset(offset.0))]);
         let mut reader = self.log.reader(Isolation::Committed, &from)?;
-        let began = Instant::now();
-        while reader.positions()[partition] <= NextOffset(offset.0) && began.elapsed() < RECORD_TIMEOUT {
+        let began = self.clock.now();
+        while reader.positions()[partition] <= NextOffset(offset.0) && self.clock.since(began) < RECORD_TIMEOUT {
             for chunk in reader.poll(Duration::from_millis(50), 1)? {
                 if chunk.row_of(offset).is_some() {
                     return Ok(Some(chunk));
@@ -817,7 +821,7 @@ impl Worker {
         for task in wrapped {
             self.trim(task)?;
         }
-        if self.checkpointed_at.elapsed() >= self.run.checkpoint_interval {
+        if self.clock.since(self.checkpointed_at) >= self.run.checkpoint_interval {
             self.checkpoint()?;
         }
         Ok(())
@@ -835,7 +839,7 @@ impl Worker {
 
     /// The local copy of all stores, as of the last commit.
     fn checkpoint(&mut self) -> Result<()> {
-        self.checkpointed_at = Instant::now();
+        self.checkpointed_at = self.clock.now();
         let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
         for (of, task) in &mut self.tasks {
             if task.is_dirty() {
@@ -962,10 +966,10 @@ impl Worker {
             Some(idle_after) => LOOK_EVERY.min(idle_after),
             None => return Ok(()),
         };
-        if self.core.has_left() || self.core.is_restoring() || self.looked_at.is_some_and(|at| at.elapsed() < every) {
+        if self.core.has_left() || self.core.is_restoring() || self.looked_at.is_some_and(|at| self.clock.since(at) < every) {
             return Ok(());
         }
-        self.looked_at = Some(Instant::now());
+        self.looked_at = Some(self.clock.now());
         self.raise_now().map(|_| ())
     }
 
@@ -1056,10 +1060,10 @@ impl Worker {
     fn note_away(&mut self, error: &Error) {
         self.quiet.forget();
         if self.away_since.is_none() {
-            self.away_since = Some(Instant::now());
+            self.away_since = Some(self.clock.now());
             tracing::warn!(pipeline = self.name(), %error, "away: it is tried again until it answers");
-        } else if self.said_away_at.is_none_or(|at| at.elapsed() >= SAY_AWAY) {
-            self.said_away_at = Some(Instant::now());
+        } else if self.said_away_at.is_none_or(|at| self.clock.since(at) >= SAY_AWAY) {
+            self.said_away_at = Some(self.clock.now());
             tracing::warn!(pipeline = self.name(), %error, "still away");
         }
     }

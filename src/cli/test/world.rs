@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use crate::cli::test::case::{Case, Input, Letter};
+use crate::clock::Clock;
 use crate::codec::KeyFormat;
 use crate::codec::json::from_avro;
 use crate::codec::wire::unframe;
@@ -48,7 +49,8 @@ impl World {
     }
 
     fn of<'a>(registry: MemoryRegistry, topics: impl IntoIterator<Item = (&'a Topic, i32)>) -> Result<World> {
-        let log = EmbeddedLog::new();
+        // Nothing that a run waits for takes real time.
+        let log = EmbeddedLog::on(Clock::simulated(1));
         let new = |(topic, partitions): (&Topic, i32)| NewTopic {
             topic: topic.clone(),
             partitions,

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
+
+use crate::record::TopicPartition;
 
 use super::Shared;
 
@@ -15,6 +18,9 @@ pub enum CommitFault {
     /// The commit succeeds and the group's offsets are there at once, but the markers reach the partitions late, as between a real
     /// coordinator and its brokers: until the next read the last stable offset is below what was committed.
     LateMarkers,
+    /// The commit succeeds, and markers and offsets arrive some time within three seconds, each on its own, drawn from this seed; the next
+    /// transaction of the same id waits for them. Needs a simulated clock.
+    SlowMarkers(u64),
     /// The log asks for an abort: the producer gets `Abort`, nothing is committed.
     Abort,
     /// Another producer of the same id turned up: the producer gets `Fenced`, its transaction is aborted.
@@ -36,6 +42,11 @@ impl Faults {
     /// While set, every call that needs the cluster's answer gets `Away`, and nothing is delivered.
     pub fn set_away(&self, away: bool) {
         self.0.change(|state| state.plan.away = away);
+    }
+
+    /// From this partition nothing is delivered for so long. Needs a simulated clock.
+    pub fn hold(&self, partition: &TopicPartition, time: Duration) {
+        self.0.change(|state| state.hold(partition.clone(), time));
     }
 
     pub fn clear(&self) {

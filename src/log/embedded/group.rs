@@ -37,6 +37,8 @@ pub(super) struct Member {
 pub(super) struct Group {
     members: BTreeMap<MemberId, Member>,
     generation: i32,
+    /// A rebalance takes all partitions from all members before it deals them out again.
+    pub eager: bool,
     target: BTreeMap<TopicPartition, MemberId>,
     owner: BTreeMap<TopicPartition, MemberId>,
     pub offsets: CommittedOffsets,
@@ -201,12 +203,30 @@ impl Group {
             *load.entry(from).or_default() -= 1;
             *load.entry(to).or_default() += 1;
         }
+        let changed = self.target != target || self.owner.len() != target.len();
         self.target = target;
+        if self.eager && changed {
+            self.revoke_all();
+        }
         self.settle();
+    }
+
+    /// The eager protocol: nobody keeps what it has through a rebalance, even if it will have it again.
+    fn revoke_all(&mut self) {
+        for (id, member) in &mut self.members {
+            let owned = self.owner.iter().filter(|(_, owner)| *owner == id).map(|(partition, _)| partition.clone());
+            let new: Vec<TopicPartition> = owned.filter(|partition| member.revoking.insert(partition.clone())).collect();
+            if !new.is_empty() {
+                member.events.push_back(Event::Revoked(new));
+            }
+        }
     }
 
     /// Turns the difference between who owns and who should own into events.
     fn settle(&mut self) {
+        if self.eager && self.members.values().any(|member| !member.revoking.is_empty()) {
+            return;
+        }
         let mut assigned: BTreeMap<MemberId, Vec<TopicPartition>> = BTreeMap::new();
         let mut revoked: BTreeMap<MemberId, Vec<TopicPartition>> = BTreeMap::new();
         for (partition, id) in &self.target {

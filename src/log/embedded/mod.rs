@@ -1,4 +1,4 @@
-//! The embedded log: an in-process cluster for `demo`, `test` and most tests. No network, no files, no clock of its own.
+//! The embedded log: an in-process cluster for `demo`, `test` and most tests. No network, no files.
 //!
 //! [`EmbeddedLog`] is a handle; clones share one log, which lives as long as the last of them. What a process's death leaves behind:
 //! - A [`Producer`] dropped with an open transaction leaves it open: it holds back committed readers until a producer of the same
@@ -7,6 +7,9 @@
 //!   restarted worker gets them at once), or commits for it or deletes it as a tool, or [`EmbeddedLog::expire_members`] is called.
 //!
 //! So a crash is: drop everything, open the same ids again.
+//!
+//! Time is a [`Clock`]'s. On a simulated one a wait is a jump: to the next thing that time brings (a marker on its way, a partition that was
+//! held back, a transaction that has been open for too long), or to the end of the wait. Real time brings none of these.
 //!
 //! Invariant: two runs that make the same calls in the same order see the same log, polls included.
 
@@ -23,13 +26,15 @@ mod tests;
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::error::{Error, Result};
 use crate::record::{Chunk, Header, NextOffset, Offset, OffsetVector, Topic, TopicPartition};
 
 use super::{
-    CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, NewTopic, Producer, ProducerSettings, Reader, TopicInfo,
+    CommittedOffsets, Consumer, ConsumerSettings, GroupMetadata, Isolation, Log, NewTopic, Producer, ProducerSettings, Reader,
+    TopicInfo,
 };
 
 pub use fault::{CommitFault, Faults};
@@ -49,12 +54,17 @@ pub struct EmbeddedLog {
 struct Shared {
     state: Mutex<State>,
     changed: Condvar,
+    clock: Clock,
 }
 
 impl Shared {
     /// A panic of another thread leaves the state between two whole calls: usable.
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.clock.is_simulated() {
+            state.time_is(self.clock.now());
+        }
+        state
     }
 
     /// Changes the state and wakes whoever waits in a poll.
@@ -67,14 +77,20 @@ impl Shared {
     /// Tries until `attempt` brings something or the time is over: never waits while there is something.
     fn wait<T>(&self, timeout: Duration, mut attempt: impl FnMut(&mut State) -> Result<Option<T>>) -> Result<Option<T>> {
         let mut state = self.lock();
-        let started = Instant::now();
+        let started = self.clock.now();
         loop {
             if let Some(found) = attempt(&mut state)? {
                 return Ok(Some(found));
             }
-            let left = timeout.saturating_sub(started.elapsed());
+            let left = timeout.saturating_sub(self.clock.since(started));
             if left.is_zero() {
                 return Ok(None);
+            }
+            if self.clock.is_simulated() {
+                let next = state.next_at().map_or(left, |at| at.saturating_since(self.clock.now()).min(left));
+                self.clock.sleep(next.max(Duration::from_nanos(1)));
+                state.time_is(self.clock.now());
+                continue;
             }
             state = self.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -84,6 +100,11 @@ impl Shared {
 impl EmbeddedLog {
     pub fn new() -> EmbeddedLog {
         EmbeddedLog::default()
+    }
+
+    /// A log that waits by the given clock.
+    pub fn on(clock: Clock) -> EmbeddedLog {
+        EmbeddedLog { shared: Arc::new(Shared { clock, ..Shared::default() }) }
     }
 
     pub fn faults(&self) -> Faults {
@@ -147,6 +168,19 @@ impl EmbeddedLog {
         self.shared.change(|state| state.with_group(group, |group, counts| group.expel_all(counts)));
     }
 
+    /// Lets the session of one member expire, which need not know it: whoever has this metadata is out of the group.
+    pub fn expel(&self, member: &GroupMetadata) {
+        if let Some(group::Membership { group, member, .. }) = group::Membership::of(member) {
+            self.shared.change(|state| state.with_group(group, |group, counts| group.leave(*member, counts)));
+        }
+    }
+
+    /// From now on every rebalance takes all partitions from all members before it deals them out again (the eager protocol), instead of
+    /// those that change hands.
+    pub fn rebalance_eagerly(&self) {
+        self.shared.change(|state| state.eager = true);
+    }
+
     /// From now on polls take partitions in an order, and in portions, drawn from this seed; 0: in turn.
     pub fn interleave(&self, seed: u64) {
         self.shared.change(|state| state.interleaving = seed);
@@ -154,6 +188,10 @@ impl EmbeddedLog {
 }
 
 impl Log for EmbeddedLog {
+    fn clock(&self) -> Clock {
+        self.shared.clock.clone()
+    }
+
     fn cluster_id(&self) -> Result<Option<String>> {
         self.shared.lock().reachable()?;
         Ok(Some("embedded".to_owned()))
@@ -344,7 +382,7 @@ impl Turn {
             let portion = if state.interleaving == 0 { share } else { draw.below(share.min(64) + 1) };
             // Whoever comes last delivers at least one record if nobody before did, so that every poll makes progress.
             let portion = if chunks.is_empty() { portion.max(1) } else { portion };
-            if portion == 0 {
+            if portion == 0 || state.is_held(partition) {
                 continue;
             }
             state.partition_mut(partition)?.markers_arrive();

@@ -56,6 +56,10 @@ impl PartitionLog {
         self.push(transaction, Some(record))
     }
 
+    pub fn has_open(&self, number: TransactionNumber) -> bool {
+        self.open.contains_key(&number)
+    }
+
     /// Writes the transaction's control marker: commit or abort.
     pub fn finish(&mut self, number: TransactionNumber, commit: bool) {
         if self.open.remove(&number).is_some() {

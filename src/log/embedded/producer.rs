@@ -3,20 +3,22 @@
 //! Records are in the partitions from `send` on and hold back the last stable offset until the transaction is decided, as in Kafka.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, GroupMetadata, Producer, ProducerSettings};
 use crate::record::{Outgoing, Topic, TopicPartition};
 
-use super::Shared;
 use super::fault::CommitFault;
 use super::partition::{Record, TransactionNumber};
 use super::state::{State, fenced};
+use super::{Draw, Shared};
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
     /// Transactional id and epoch; `None`: at least once.
     transactional: Option<(String, i32)>,
+    timeout: Duration,
     /// After `Fenced` or `Unknown` only a new producer goes on.
     dead: bool,
 }
@@ -30,7 +32,7 @@ impl Writer {
                 (id, epoch)
             }))
         })?;
-        Ok(Writer { shared, transactional, dead: false })
+        Ok(Writer { shared, transactional, timeout: settings.transaction_timeout, dead: false })
     }
 
     fn alive(&self) -> Result<()> {
@@ -48,8 +50,9 @@ impl Writer {
 
 impl Producer for Writer {
     fn begin(&mut self) -> Result<()> {
+        let timeout = self.timeout;
         self.change(|state, transactional| match transactional {
-            Some((id, epoch)) => state.begin(id, *epoch).map(|_| ()),
+            Some((id, epoch)) => state.begin(id, *epoch, timeout).map(|_| ()),
             None => Ok(()),
         })
     }
@@ -107,11 +110,15 @@ impl Producer for Writer {
                 state.transactional(id, *epoch)?.open = None;
                 match fault {
                     Some(CommitFault::LateMarkers) => state.finish_late(number),
+                    Some(CommitFault::SlowMarkers(seed)) => {
+                        let mut draw = Draw(seed);
+                        state.finish_slowly(id, number, || Duration::from_millis(draw.below(3_000) as u64));
+                    }
                     _ => state.finish(number, true),
                 }
             }
             match fault {
-                None | Some(CommitFault::LateMarkers) => Ok(()),
+                None | Some(CommitFault::LateMarkers | CommitFault::SlowMarkers(_)) => Ok(()),
                 Some(_) => Err(Error::new(Kind::Unknown, "commit: no answer (an injected fault)")
                     .hint("open the producer again, then ask for the committed offsets")),
             }

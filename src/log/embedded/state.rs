@@ -1,7 +1,9 @@
 //! Everything the log holds, behind one lock: topics, groups, transactions.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use crate::clock::Moment;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, GroupMetadata, Isolation, TopicInfo};
 use crate::record::{Chunk, NextOffset, Offset, OffsetVector, Topic, TopicPartition};
@@ -22,6 +24,17 @@ pub(super) struct Transactional {
     /// Raised by every `init_transactions`: a producer of an earlier epoch is fenced.
     pub epoch: i32,
     pub open: Option<TransactionNumber>,
+    /// When the open transaction times out; only on a simulated clock.
+    expires_at: Option<Moment>,
+    /// Committed, with markers still on their way: the next transaction waits for them.
+    arriving: Option<TransactionNumber>,
+}
+
+/// What reaches its place some time after its transaction was committed.
+#[derive(Debug)]
+enum Late {
+    Marker(TopicPartition),
+    Offsets(String),
 }
 
 #[derive(Debug, Default)]
@@ -33,6 +46,12 @@ pub(super) struct State {
     pub commits: u64,
     /// Seeds the interleaving of partitions in polls; 0: round and round.
     pub interleaving: u64,
+    /// Rebalances take everything from everybody first.
+    pub eager: bool,
+    /// As of the last call, on a simulated clock.
+    now: Moment,
+    late: BTreeMap<(Moment, TransactionNumber), Vec<Late>>,
+    held: BTreeMap<TopicPartition, Moment>,
     topics_made: u64,
     members_made: MemberId,
     transactions_made: TransactionNumber,
@@ -92,7 +111,9 @@ impl State {
     /// Changes a group together with what the topics are now.
     pub fn with_group<T>(&mut self, name: &str, change: impl FnOnce(&mut Group, &BTreeMap<Topic, i32>) -> T) -> T {
         let counts = self.partition_counts();
-        change(self.groups.entry(name.to_owned()).or_default(), &counts)
+        let group = self.groups.entry(name.to_owned()).or_default();
+        group.eager = self.eager;
+        change(group, &counts)
     }
 
     pub fn topics_changed(&mut self, changed: &BTreeSet<Topic>) {
@@ -102,6 +123,7 @@ impl State {
 
     /// `init_transactions`: raises the epoch and aborts what an earlier producer of the id left open.
     pub fn open_producer(&mut self, id: &str) -> i32 {
+        self.arrive_now(id);
         let transactional = self.transactional.entry(id.to_owned()).or_default();
         transactional.epoch += 1;
         let (epoch, open) = (transactional.epoch, transactional.open.take());
@@ -120,13 +142,15 @@ impl State {
         Ok(transactional)
     }
 
-    pub fn begin(&mut self, id: &str, epoch: i32) -> Result<TransactionNumber> {
-        let next = self.transactions_made + 1;
+    pub fn begin(&mut self, id: &str, epoch: i32, timeout: Duration) -> Result<TransactionNumber> {
+        let (next, expires_at) = (self.transactions_made + 1, self.now + timeout);
         let transactional = self.transactional(id, epoch)?;
         if transactional.open.is_some() {
             return Err(Error::failed(format!("transactional id \"{id}\": a transaction is open already")));
         }
         transactional.open = Some(next);
+        transactional.expires_at = Some(expires_at);
+        self.arrive_now(id);
         self.transactions_made = next;
         Ok(next)
     }
@@ -153,16 +177,90 @@ impl State {
         }
     }
 
-    /// Aborts every open transaction, as the broker does after `transaction.timeout.ms`; their producers are fenced.
-    pub fn expire_transactions(&mut self) {
-        let mut expired = Vec::new();
-        for transactional in self.transactional.values_mut() {
-            if let Some(number) = transactional.open.take() {
-                transactional.epoch += 1;
-                expired.push(number);
+    /// Commits a transaction whose markers reach each partition, and its offsets the group, at a time of their own: `delay` draws it.
+    pub fn finish_slowly(&mut self, id: &str, number: TransactionNumber, mut delay: impl FnMut() -> Duration) {
+        let mut late = Vec::new();
+        for (topic, log) in &self.topics {
+            let wrote = (0..).zip(&log.partitions).filter(|(_, log)| log.has_open(number));
+            late.extend(wrote.map(|(at, _)| Late::Marker(topic.partition(at))));
+        }
+        let groups = self.groups.iter().filter(|(_, group)| group.pending.contains_key(&number));
+        late.extend(groups.map(|(name, _)| Late::Offsets(name.clone())));
+        for late in late {
+            self.late.entry((self.now + delay(), number)).or_default().push(late);
+        }
+        self.transactional.entry(id.to_owned()).or_default().arriving = Some(number);
+    }
+
+    /// What is still on its way of the last transaction of this id: the log lets the next one wait for it.
+    fn arrive_now(&mut self, id: &str) {
+        let Some(number) = self.transactional.get_mut(id).and_then(|transactional| transactional.arriving.take()) else { return };
+        let keys: Vec<_> = self.late.keys().filter(|(_, of)| *of == number).copied().collect();
+        keys.into_iter().for_each(|key| self.arrive(key));
+    }
+
+    fn arrive(&mut self, key: (Moment, TransactionNumber)) {
+        for late in self.late.remove(&key).into_iter().flatten() {
+            match late {
+                Late::Marker(partition) => {
+                    // The topic may be gone.
+                    if let Ok(log) = self.partition_mut(&partition) {
+                        log.finish(key.1, true);
+                    }
+                }
+                Late::Offsets(group) => {
+                    if let Some(group) = self.groups.get_mut(&group)
+                        && let Some(offsets) = group.pending.remove(&key.1)
+                    {
+                        group.offsets.extend(offsets);
+                    }
+                }
             }
         }
-        expired.into_iter().for_each(|number| self.finish(number, false));
+    }
+
+    /// What time has brought by now.
+    pub fn time_is(&mut self, now: Moment) {
+        self.now = now;
+        while let Some(key) = self.late.keys().next().copied().filter(|(at, _)| *at <= now) {
+            self.arrive(key);
+        }
+        self.held.retain(|_, until| *until > now);
+        self.expire_transactions_if(|transactional| transactional.expires_at.is_some_and(|at| at <= now));
+    }
+
+    /// When time brings something next.
+    pub fn next_at(&self) -> Option<Moment> {
+        let late = self.late.keys().next().map(|(at, _)| *at);
+        let held = self.held.values().min().copied();
+        let open = self.transactional.values().filter(|transactional| transactional.open.is_some());
+        let expiry = open.filter_map(|transactional| transactional.expires_at).min();
+        late.into_iter().chain(held).chain(expiry).min()
+    }
+
+    /// Nothing is delivered from the partition before then.
+    pub fn hold(&mut self, partition: TopicPartition, time: Duration) {
+        self.held.insert(partition, self.now + time);
+    }
+
+    pub fn is_held(&self, partition: &TopicPartition) -> bool {
+        self.held.contains_key(partition)
+    }
+
+    /// Aborts every open transaction, as the broker does after `transaction.timeout.ms`; their producers are fenced.
+    pub fn expire_transactions(&mut self) {
+        self.expire_transactions_if(|_| true);
+    }
+
+    fn expire_transactions_if(&mut self, expired: impl Fn(&Transactional) -> bool) {
+        let mut numbers = Vec::new();
+        for transactional in self.transactional.values_mut().filter(|transactional| expired(transactional)) {
+            if let Some(number) = transactional.open.take() {
+                transactional.epoch += 1;
+                numbers.push(number);
+            }
+        }
+        numbers.into_iter().for_each(|number| self.finish(number, false));
     }
 
     pub fn append(&mut self, partition: &TopicPartition, number: Option<TransactionNumber>, record: Record) -> Result<Offset> {
