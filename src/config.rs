@@ -15,11 +15,14 @@ use serde::{Deserialize, Deserializer};
 use crate::contract::Strategy;
 use crate::error::{Error, Result, nearest};
 use crate::job::{SchemaRegistration, TopicsCreate};
+use crate::store::memory::{self, Memory};
 use crate::task::names::Names;
 use crate::task::run::Delivery;
 
 /// Where the file is looked for when neither `--config` nor `TIDEMILL_CONFIG` names one.
 pub const DEFAULT_FILE: &str = "tidemill.toml";
+/// Below this the program has no room for itself.
+const LEAST_BUDGET: usize = 64 << 20;
 const ENV_PREFIX: &str = "TIDEMILL_";
 
 /// How a key's environment variable is read.
@@ -60,6 +63,7 @@ const KEYS: &[(&str, &str, Form)] = &[
     ("log", "level", Form::Text),
     ("limits", "poll_records", Form::Number),
     ("limits", "record_bytes", Form::Number),
+    ("memory", "budget", Form::Text),
 ];
 
 /// A text that is never shown.
@@ -101,6 +105,7 @@ pub struct Typed {
     pub schema: Schema,
     pub log: Log,
     pub limits: Limits,
+    pub memory: MemoryShare,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -285,6 +290,20 @@ impl Default for Limits {
     }
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MemoryShare {
+    /// Of the process, in bytes.
+    #[serde(deserialize_with = "byte_count")]
+    pub budget: usize,
+}
+
+impl Default for MemoryShare {
+    fn default() -> MemoryShare {
+        MemoryShare { budget: memory::DEFAULT_BUDGET }
+    }
+}
+
 /// An option of the command line that overrides a key.
 #[derive(Clone, Debug)]
 pub struct Override {
@@ -362,6 +381,7 @@ impl Settings {
             max_poll_records: typed.limits.poll_records,
             max_record_bytes: typed.limits.record_bytes,
             checkpoint_interval: typed.state.checkpoint_interval,
+            memory: Memory::of(typed.memory.budget),
         }
     }
 }
@@ -598,6 +618,11 @@ impl Given<'_> {
         if typed.limits.record_bytes < 1000 {
             return Err(self.fault("limits", "record_bytes", "must be at least 1000"));
         }
+        if typed.memory.budget < LEAST_BUDGET {
+            return Err(self
+                .fault("memory", "budget", format!("is {} bytes: the program itself needs 64MB", typed.memory.budget))
+                .hint("give 256MB or more; state that does not fit goes to disk"));
+        }
         tracing_subscriber::EnvFilter::try_new(&typed.log.level).map_err(|e| {
             self.fault("log", "level", format!("is not understood: {e}"))
                 .hint("give error, warn, info, debug, trace, or filters by module")
@@ -655,6 +680,27 @@ pub fn parse_duration(text: &str) -> Result<Duration> {
         _ => return Err(fault()),
     };
     number.checked_mul(millis).map(Duration::from_millis).ok_or_else(fault)
+}
+
+/// `256MB`, `2GB`: in steps of 1024.
+pub fn parse_bytes(text: &str) -> Result<usize> {
+    let fault = || Error::config(format!("size \"{text}\" is not understood")).hint("write 512MB or 2GB");
+    let text = text.trim();
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: usize = text[..digits].parse().map_err(|_| fault())?;
+    let shift = match text[digits..].trim() {
+        "B" => 0,
+        "KB" | "KiB" => 10,
+        "MB" | "MiB" => 20,
+        "GB" | "GiB" => 30,
+        _ => return Err(fault()),
+    };
+    number.checked_mul(1 << shift).ok_or_else(fault)
+}
+
+fn byte_count<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_bytes(&text).map_err(|e| serde::de::Error::custom(format!("{}: write 512MB or 2GB", e.message)))
 }
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
@@ -772,6 +818,8 @@ mod tests {
             ("[registry]\nurl = \"localhost\"", "t.toml:2: [registry] url"),
             ("[topics]\nname_prefix = \"a b\"", "t.toml:2: name_prefix \"a b\""),
             ("[limits]\npoll_records = 0", "t.toml:2: [limits] poll_records"),
+            ("[memory]\nbudget = \"512\"", "t.toml:2:10: size \"512\""),
+            ("[memory]\nbudget = \"1MB\"", "t.toml:2: [memory] budget is 1048576 bytes"),
             ("[topics]\nreplication = 0", "t.toml:2: [topics] replication"),
             ("[kafka.properties]\nx = [1]", "property \"x\""),
         ] {
@@ -829,6 +877,16 @@ mod tests {
     fn an_error_never_quotes_a_value() {
         let error = refused("[registry]\npassword = [\"hunter2\"]\n");
         assert!(!error.to_string().contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn sizes_are_read_in_their_units() {
+        for (text, bytes) in [("64MB", 64 << 20), ("2 GB", 2 << 30), ("100000000B", 100_000_000), ("65536KB", 64 << 20)] {
+            assert_eq!(parse_bytes(text).unwrap(), bytes);
+        }
+        for text in ["", "MB", "1.5GB", "-1GB", "1TB", "512", "99999999999999999999GB", "99999999999999GB"] {
+            assert!(parse_bytes(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -28,6 +28,12 @@ pub const WATERMARK_SECONDS: &str = "tidemill_watermark_seconds";
 pub const STATE_KEYS: &str = "tidemill_state_keys";
 /// Gauge: estimated memory of stores. Labels: pipeline.
 pub const STATE_BYTES: &str = "tidemill_state_bytes";
+/// Gauge: of the keys, those on disk alone. Labels: pipeline.
+pub const SPILLED_KEYS: &str = "tidemill_spilled_keys";
+/// Counter: bytes that stores wrote to disk because they outgrew their share of memory, in all pipelines of the process. No labels.
+pub const SPILL_WRITTEN_BYTES: &str = "tidemill_spill_written_bytes_total";
+/// Counter: blocks of spilled state that were read back, in all pipelines of the process. No labels.
+pub const SPILL_READS: &str = "tidemill_spill_reads_total";
 /// Counter: keys read back from changelogs. Labels: pipeline.
 pub const RESTORED_ROWS: &str = "tidemill_restored_rows_total";
 /// Gauge: 1 while the pipeline runs and has its tasks. Labels: pipeline.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use arrow::array::{Array, AsArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMillisecondArray};
 use arrow::datatypes::{DataType, Int64Type, SchemaRef, TimestampMillisecondType};
 use datafusion_expr::Operator as Op;
+use operator_support::changelog::spill;
 use operator_support::*;
 use proptest::prelude::*;
 use tidemill::error::Kind;
@@ -236,14 +237,20 @@ impl Task {
     }
 
     fn advance(&mut self, edge: Watermark) {
-        let mut out = Output::default();
-        let output = self.aggregate.advance(edge, &mut out).unwrap();
-        assert!(output <= edge);
+        // A step at a time, as where output is sent in between.
+        loop {
+            let mut out = Output { room: Some(1), ..Output::default() };
+            let output = self.aggregate.advance(edge, &mut out).unwrap();
+            assert!(output <= edge);
+            self.emitted.extend(window_lines(&out.batches));
+            if !out.more {
+                break;
+            }
+        }
         self.edge = edge;
-        self.emitted.extend(window_lines(&out.batches));
     }
 
-    fn commit(&mut self, slice: usize) {
+    fn commit(&mut self, slice: usize, spills: bool) {
         let first = self.aggregate.delta().unwrap();
         assert_eq!(first, self.aggregate.delta().unwrap(), "asking again gives the same rows");
         let slice = self.aggregate.slice(slice).unwrap();
@@ -253,6 +260,9 @@ impl Task {
             self.round = self.changelog.len();
         }
         self.aggregate.keep();
+        if spills {
+            spill(&mut self.aggregate);
+        }
         self.committed = (self.at, self.watermark.current(), self.edge, self.emitted.len(), self.late.len());
     }
 
@@ -272,7 +282,7 @@ impl Task {
     }
 
     /// A fresh instance from what the changelog still holds.
-    fn crash(&mut self, from_image: bool) {
+    fn crash(&mut self, from_image: bool, spills: bool) {
         if from_image {
             self.fail();
             let image = self.aggregate.image(3).unwrap();
@@ -284,6 +294,9 @@ impl Task {
             self.aggregate.clear();
             for (rows, edge) in &self.changelog[self.deleted..] {
                 rows.iter().for_each(|rows| self.aggregate.apply(rows).unwrap());
+                if spills {
+                    spill(&mut self.aggregate);
+                }
                 self.aggregate.expire(*edge);
             }
         }
@@ -302,18 +315,20 @@ fn windowed() -> Aggregate {
 enum Step {
     Push(usize),
     Advance,
-    Commit(usize),
+    /// Rows of the snapshot's slice; whether the store spills then.
+    Commit(usize, bool),
     Fail,
-    Crash(bool),
+    /// From an image; whether the store spills on the way.
+    Crash(bool, bool),
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         4 => (0..12usize).prop_map(Step::Push),
         3 => Just(Step::Advance),
-        3 => (0..8usize).prop_map(Step::Commit),
+        3 => (0..8usize, any::<bool>()).prop_map(|(slice, spills)| Step::Commit(slice, spills)),
         1 => Just(Step::Fail),
-        1 => any::<bool>().prop_map(Step::Crash),
+        1 => any::<(bool, bool)>().prop_map(|(image, spills)| Step::Crash(image, spills)),
     ];
     prop::collection::vec(step, 0..60)
 }
@@ -343,9 +358,9 @@ proptest! {
             match step {
                 Step::Push(count) => task.push(&given, count),
                 Step::Advance => task.advance(task.watermark.current()),
-                Step::Commit(slice) => task.commit(slice),
+                Step::Commit(slice, spills) => task.commit(slice, spills),
                 Step::Fail => task.fail(),
-                Step::Crash(from_image) => task.crash(from_image),
+                Step::Crash(from_image, spills) => task.crash(from_image, spills),
             }
         }
         task.push(&given, given.len());
@@ -435,7 +450,15 @@ proptest! {
                     committed = at;
                     if *end == 3 {
                         aggregate = updating(true);
-                        changelog.iter().for_each(|rows| aggregate.apply(rows).unwrap());
+                        for rows in &changelog {
+                            aggregate.apply(rows).unwrap();
+                            if seed & 1 == 1 {
+                                spill(&mut aggregate);
+                            }
+                        }
+                    }
+                    if (seed >> (at % 50)) & 3 == 1 {
+                        spill(&mut aggregate);
                     }
                 }
             }

@@ -11,6 +11,7 @@ use crate::error::Result;
 use crate::job::Site;
 use crate::log::Log;
 use crate::log::kafka::{KafkaLog, KafkaSettings};
+use crate::store::memory::Memory;
 use crate::topology::Options;
 
 /// Functions that the program's author added to SQL.
@@ -28,8 +29,16 @@ pub struct Context {
 impl Context {
     /// A connection to the cluster.
     pub fn log(&self) -> Result<Arc<dyn Log>> {
+        self.log_of(1)
+    }
+
+    /// The same for so many pipelines, each with clients of its own: what these hold in memory comes out of the budget, unless the user says
+    /// otherwise.
+    fn log_of(&self, pipelines: usize) -> Result<Arc<dyn Log>> {
         let kafka = &self.settings.typed.kafka;
-        let properties = kafka.properties.iter().map(|(name, value)| (name.clone(), value.expose().to_string())).collect();
+        let memory = Memory::of(self.settings.typed.memory.budget);
+        let mut properties = KafkaSettings::within(memory.of_consumer(pipelines), memory.of_producer(pipelines));
+        properties.extend(kafka.properties.iter().map(|(name, value)| (name.clone(), value.expose().to_string())));
         Ok(Arc::new(KafkaLog::connect(KafkaSettings { brokers: kafka.brokers.clone(), properties })?))
     }
 
@@ -54,7 +63,12 @@ impl Context {
 
     /// Where jobs run; nothing is kept on disk unless the command locks the state directory.
     pub fn site(&self) -> Result<Site> {
-        Ok(Site { log: self.log()?, registry: self.registry()?, settings: self.settings.job() })
+        self.site_of(1)
+    }
+
+    /// The same for so many pipelines in this process.
+    pub fn site_of(&self, pipelines: usize) -> Result<Site> {
+        Ok(Site { log: self.log_of(pipelines)?, registry: self.registry()?, settings: self.settings.job() })
     }
 
     /// How SQL is planned: with the program's own functions.

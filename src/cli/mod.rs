@@ -66,6 +66,7 @@ impl Cli {
 
     /// Runs what the process's arguments ask for.
     pub fn run(self) -> ExitCode {
+        crate::store::memory::tune();
         self.run_with(std::env::args_os())
     }
 

@@ -48,7 +48,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     for path in &args.pipelines {
         pipeline::read(path)?;
     }
-    let mut site = context.site()?;
+    let mut site = context.site_of(args.pipelines.len())?;
     let compiled = compile(args, context, &site)?;
     let watched = Arc::new(Pipelines::default());
     let address = &context.settings.typed.serve.address;

@@ -253,6 +253,9 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
     let mut plan = prepare::plan(site, topology, names.clone(), counts.clone(), targets, letters)?;
     plan.emit_from = begun.emit_from();
     let settings = &site.settings;
+    if let Some(dir) = &settings.state_dir {
+        settings.memory.keep_below(dir);
+    }
     let run = Run {
         start: planned.from.clone(),
         end: Some(planned.to.clone()),
@@ -269,6 +272,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         max_poll_records: settings.max_poll_records,
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
         checkpoint_interval: settings.checkpoint_interval,
+        memory: settings.memory.clone(),
         permit: Some(Arc::new(Fence::job(site, names, &planned.job))),
         plan: Arc::new(plan),
     };

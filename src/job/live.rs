@@ -89,6 +89,9 @@ pub fn prepare_as(
     let mut plan = prepare::plan(site, topology, names.clone(), counts, targets, letters)?;
     plan.emit_from = live.emit_from();
     let settings = &site.settings;
+    if let Some(dir) = &settings.state_dir {
+        settings.memory.keep_below(dir);
+    }
     let run = Run {
         start: start.clone(),
         end,
@@ -105,6 +108,7 @@ pub fn prepare_as(
         max_poll_records: settings.max_poll_records,
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
         checkpoint_interval: settings.checkpoint_interval,
+        memory: settings.memory.clone(),
         permit: Some(Arc::new(Fence::live(site, &names))),
         plan: Arc::new(plan),
     };

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::contract::Registry;
 use crate::log::Log;
+use crate::store::memory::Memory;
 use crate::task::run::Delivery;
 
 /// Where a job runs.
@@ -57,6 +58,8 @@ pub struct Settings {
     /// Upper bound of a record that is written, in bytes.
     pub max_record_bytes: usize,
     pub checkpoint_interval: Duration,
+    /// Shared by all that runs in the process.
+    pub memory: Memory,
 }
 
 /// `topics.create`: which topics are created when they are missing.
@@ -91,6 +94,7 @@ impl Default for Settings {
             max_poll_records: 20_000,
             max_record_bytes: 1_000_000,
             checkpoint_interval: Duration::from_secs(10),
+            memory: Memory::default(),
         }
     }
 }

@@ -114,6 +114,35 @@ impl KeyShape {
     }
 }
 
+impl EncodedKeys {
+    /// Appends the key of a row as bytes that sort as [`KeyTable::sorted`] does.
+    pub fn write(&self, row: usize, to: &mut Vec<u8>) {
+        match self {
+            EncodedKeys::Unit => {}
+            EncodedKeys::Integer(keys) => write_integer(keys.is_valid(row).then(|| keys.value(row)), to),
+            EncodedKeys::Text(text) => write_text(text.is_valid(row).then(|| text.value(row).as_bytes()), to),
+            EncodedKeys::Rows(rows) => to.extend_from_slice(rows.row(row).data()),
+        }
+    }
+}
+
+fn write_integer(key: Option<i64>, to: &mut Vec<u8>) {
+    to.push(u8::from(key.is_some()));
+    if let Some(key) = key {
+        to.extend(sortable(key));
+    }
+}
+
+fn write_text(key: Option<&[u8]>, to: &mut Vec<u8>) {
+    to.push(u8::from(key.is_some()));
+    to.extend_from_slice(key.unwrap_or_default());
+}
+
+/// Bytes that sort as the number does.
+pub fn sortable(number: i64) -> [u8; 8] {
+    (number as u64 ^ 1 << 63).to_be_bytes()
+}
+
 /// Distinct keys, numbered from 0 in the order in which they came.
 pub enum KeyTable {
     Unit {
@@ -214,6 +243,18 @@ impl KeyTable {
                 table.find(hash, equal).map(|(_, number)| *number)
             }
             _ => unreachable!("a table belongs to the shape that made it"),
+        }
+    }
+
+    /// Appends the key of a number as [`EncodedKeys::write`] does; `shape` is the one that made the table.
+    pub fn write(&self, shape: &KeyShape, number: u32, to: &mut Vec<u8>) {
+        match (self, &shape.kind) {
+            (KeyTable::Unit { .. }, _) => {}
+            (KeyTable::Integer { values, null, .. }, _) => {
+                write_integer((*null != Some(number)).then(|| values[number as usize]), to);
+            }
+            (KeyTable::Bytes { null, .. }, Kind::Text) => write_text((*null != Some(number)).then(|| self.bytes(number)), to),
+            (KeyTable::Bytes { .. }, _) => to.extend_from_slice(self.bytes(number)),
         }
     }
 
@@ -363,6 +404,21 @@ mod tests {
             assert_eq!((0..5).map(|row| rest.find(&keys, row)).collect::<Vec<_>>(), [None, Some(0), Some(1), None, Some(2)]);
             let back = |table: &KeyTable, numbers: &[u32]| shape.decode(table, numbers).unwrap();
             assert_eq!(back(&rest, &[0, 1, 2]), back(&table, &[1, 2, 3]));
+
+            // Bytes say which key, and sort as the table does.
+            let bytes = |number: u32| {
+                let mut bytes = Vec::new();
+                table.write(&shape, number, &mut bytes);
+                bytes
+            };
+            for (row, number) in numbers.iter().enumerate() {
+                let mut of_row = Vec::new();
+                keys.write(row, &mut of_row);
+                assert_eq!(of_row, bytes(*number));
+            }
+            let mut sorted = table.sorted();
+            sorted.sort_by_key(|number| bytes(*number));
+            assert_eq!(sorted, table.sorted());
             assert_eq!(rest.intern(&keys, 0), 3);
             rest.truncate(1);
             assert_eq!((rest.find(&keys, 1), rest.find(&keys, 4), rest.len()), (Some(0), None, 1));

@@ -20,6 +20,7 @@ mod key;
 pub mod materialize;
 mod position;
 pub mod project;
+mod rows;
 mod state;
 pub mod table;
 pub mod temporal_join;
@@ -37,7 +38,8 @@ pub trait Operator: Send {
     /// Only broken invariants and corrupt state. A bad row goes to `out.rejected` and harms no other row.
     fn push(&mut self, port: usize, batch: Batch, out: &mut Output) -> Result<()>;
 
-    /// The edge watermark of the operator's input moved to `edge`. Returns the output watermark.
+    /// The edge watermark of the operator's input moved to `edge`. Returns the output watermark. With `out.more` set it has stopped in between,
+    /// since it made `out.room` rows: it is to be called again with the same edge, before anything else, and its output watermark waits.
     fn advance(&mut self, edge: Watermark, out: &mut Output) -> Result<Watermark> {
         let _ = out;
         Ok(edge)
@@ -65,6 +67,10 @@ pub struct Output {
     pub late: Vec<Late>,
     /// Groups whose result could not be computed.
     pub withdrawn: Vec<Withdrawn>,
+    /// About so many rows may be made by one call of [`Operator::advance`]; `None`: all that there are.
+    pub room: Option<usize>,
+    /// There are more.
+    pub more: bool,
 }
 
 /// A source record that an operator could not process: it becomes a dead letter.

@@ -27,12 +27,15 @@ const COUNTERS: &[(&str, &str)] = &[
     (metric::COMMITS, "Transactions committed."),
     (metric::COMMIT_FAILURES, "Transactions that failed, by error kind."),
     (metric::RESTORED_ROWS, "Keys read back from changelogs."),
+    (metric::SPILL_WRITTEN_BYTES, "Bytes that stores wrote to disk because they outgrew their share of memory."),
+    (metric::SPILL_READS, "Blocks of spilled state that were read back."),
 ];
 const HISTOGRAMS: &[(&str, &str)] = &[(metric::COMMIT_SECONDS, "Seconds from the start of a commit until it is known.")];
 const GAUGES: &[(&str, &str)] = &[
     (metric::LAG_RECORDS, "Records between the committed position and the end of the partition."),
     (metric::WATERMARK_SECONDS, "The partition's watermark in seconds since the epoch."),
     (metric::STATE_KEYS, "Keys held in stores."),
+    (metric::SPILLED_KEYS, "Of the keys held in stores, those on disk alone."),
     (metric::STATE_BYTES, "Estimated memory of stores, in bytes."),
     (metric::READY, "1 while the pipeline runs and has its tasks."),
 ];
@@ -108,6 +111,7 @@ fn gauges(text: &mut String, pipelines: &Pipelines) {
                     }
                 }
                 metric::STATE_KEYS => line(text, name, pipeline, None, progress.state_keys as f64),
+                metric::SPILLED_KEYS => line(text, name, pipeline, None, progress.spilled_keys as f64),
                 metric::STATE_BYTES => line(text, name, pipeline, None, progress.state_bytes as f64),
                 _ => line(text, name, pipeline, None, f64::from(u8::from(*life == Life::Running && progress.ready))),
             }

@@ -7,10 +7,15 @@
 
 pub mod changelog;
 pub mod checkpoint;
+pub mod memory;
+pub mod spill;
+
+use std::sync::Arc;
 
 use arrow::datatypes::SchemaRef;
 use arrow::record_batch::RecordBatch;
 
+use self::spill::Spills;
 use crate::error::Result;
 use crate::watermark::Watermark;
 
@@ -44,7 +49,7 @@ pub trait Store: Send {
     /// Forgets everything (before a restore).
     fn clear(&mut self);
 
-    /// The whole state in batches of at most `rows` rows (a checkpoint).
+    /// The whole state in batches of at most `rows` rows (a checkpoint), what is spilled included.
     fn image(&self, rows: usize) -> Result<Vec<RecordBatch>>;
 
     /// Keys held.
@@ -56,6 +61,33 @@ pub trait Store: Send {
 
     /// Estimated memory in bytes.
     fn size(&self) -> usize;
+
+    /// Estimated memory that the next commit takes beside: what it has touched, before and after, as rows of state.
+    fn pending(&self) -> usize {
+        0
+    }
+
+    /// Moves all rows from memory to disk; they are read back when they are needed. Only right after `keep`, `apply` or `expire`. Changes
+    /// nothing that a caller sees but `size`. Returns whether it could: a store that can't spill does nothing.
+    ///
+    /// # Errors
+    /// `Failed` when the disk does not take them.
+    fn spill(&mut self, spills: &Arc<Spills>) -> Result<bool> {
+        let _ = spills;
+        Ok(false)
+    }
+
+    fn spilled(&self) -> Spilled {
+        Spilled::default()
+    }
+}
+
+/// What of a store is on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Spilled {
+    pub keys: usize,
+    /// Memory that this takes all the same: filters and indexes.
+    pub size: usize,
 }
 
 /// A part of the rolling snapshot.

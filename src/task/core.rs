@@ -28,7 +28,7 @@ pub struct Cadence {
     pub backlog_records: u64,
     /// It is due at so many records, whatever its age.
     pub max_records: u64,
-    /// It is due at so many bytes of output, whatever its age.
+    /// It is due at so many bytes of output and touched state, whatever its age.
     pub max_bytes: usize,
 }
 
@@ -55,6 +55,11 @@ impl Cadence {
         }
     }
 
+    /// With a commit's data in at most so many bytes.
+    pub fn within(self, bytes: usize) -> Cadence {
+        Cadence { max_bytes: self.max_bytes.min(bytes.max(1)), ..self }
+    }
+
     fn due(&self, open: &Open, now_ms: u64) -> bool {
         let age = now_ms.saturating_sub(open.since_ms);
         let interval = if open.records >= self.backlog_records { self.backlog_interval_ms } else { self.interval_ms };
@@ -77,11 +82,13 @@ pub enum Event {
     Lost(Vec<TopicPartition>),
     /// The task is restored and delivers.
     Restored(TaskId),
-    /// Records went through the tasks; `bytes` is what waits to be sent in all.
+    /// Records went through the tasks; `bytes` is what waits for the commit in all: output, and what was touched.
     Processed {
         records: u64,
         bytes: usize,
     },
+    /// Output of a step that has stopped in between is about to be sent: it needs an open transaction, and no commit before its end.
+    Sending,
     Tick,
     /// What is open is wanted by others: it is committed without waiting for its age.
     Due,
@@ -222,6 +229,7 @@ impl Core {
                 Vec::new()
             }
             Event::Processed { records, bytes } => self.processed(records, bytes),
+            Event::Sending => self.begin(),
             Event::Tick => self.tick(),
             Event::Due if self.open.is_some() && !self.committing => self.commit(),
             Event::Due => Vec::new(),
@@ -278,18 +286,21 @@ impl Core {
     }
 
     fn processed(&mut self, records: u64, bytes: usize) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let open = match &mut self.open {
-            Some(open) => open,
-            None => {
-                actions.push(Action::Begin);
-                self.open.insert(Open { since_ms: self.now_ms, records: 0, bytes: 0 })
-            }
-        };
-        open.records += records;
-        open.bytes = bytes;
+        let mut actions = self.begin();
+        if let Some(open) = &mut self.open {
+            open.records += records;
+            open.bytes = bytes;
+        }
         actions.extend(self.tick());
         actions
+    }
+
+    fn begin(&mut self) -> Vec<Action> {
+        if self.open.is_some() {
+            return Vec::new();
+        }
+        self.open = Some(Open { since_ms: self.now_ms, records: 0, bytes: 0 });
+        vec![Action::Begin]
     }
 
     fn tick(&mut self) -> Vec<Action> {
@@ -419,6 +430,14 @@ mod tests {
         assert_eq!(core.on(Event::Tick, 110), [Action::Commit]);
         assert_eq!(core.on(Event::Committed, 115), [Action::Keep]);
         assert_eq!(core.on(Event::Tick, 900), []);
+    }
+
+    #[test]
+    fn output_that_is_sent_ahead_opens_a_transaction_and_commits_nothing() {
+        let mut core = running();
+        assert_eq!(core.on(Event::Sending, 10), [Action::Begin]);
+        assert_eq!(core.on(Event::Sending, 500), []);
+        assert_eq!(core.on(Event::Processed { records: 1, bytes: 1 }, 501), [Action::Commit]);
     }
 
     #[test]

@@ -6,7 +6,7 @@
 //!
 //! ```text
 //! headers   tidemill.format = 1 | tidemill.sender = task's number | tidemill.commit = number of the sender's commit
-//!           tidemill.origin = source/partition/derived, with rows only | tidemill.watermark = microseconds, last message only
+//!           tidemill.origin = source/partition/derived, with rows only | tidemill.watermark = microseconds, last message of a commit only
 //! value     columns of the rows, _offset, _event_time, _row_watermark, and _weight where rows carry weights
 //! ```
 //!
@@ -103,8 +103,14 @@ impl Outbox {
         self.bytes
     }
 
-    /// The messages of a commit: rows, then how far the sender is.
-    pub fn take(&mut self, sender: i32, commit: u64, watermark: Watermark, max_bytes: usize) -> Result<(Topic, Outgoing)> {
+    /// The messages of a commit: rows, then how far the sender is. Without a watermark: rows that go ahead of the commit.
+    pub fn take(
+        &mut self,
+        sender: i32,
+        commit: u64,
+        watermark: Option<Watermark>,
+        max_bytes: usize,
+    ) -> Result<(Topic, Outgoing)> {
         let mut messages = Outgoing::default();
         let rows = std::mem::take(&mut self.rows);
         self.bytes = 0;
@@ -116,7 +122,7 @@ impl Outbox {
                 split_ipc(&rows, max_bytes, &mut |bytes| parts.push((Some(origin), bytes)))?;
             }
             if parts.is_empty() {
-                if self.told == Some(watermark) {
+                if watermark.is_none() || self.told == watermark {
                     continue;
                 }
                 parts.push((None, Vec::new()));
@@ -131,13 +137,15 @@ impl Outbox {
                 if let Some(Origin { source, partition, derived, .. }) = origin {
                     headers.push(Header::new(ORIGIN_HEADER, format!("{source}/{partition}/{}", u8::from(derived))));
                 }
-                if at == last {
+                if at == last
+                    && let Some(watermark) = watermark
+                {
                     headers.push(Header::new(WATERMARK_HEADER, watermark.0.to_string()));
                 }
                 messages.push(target, 0, None, Some(&bytes), headers);
             }
         }
-        self.told = Some(watermark);
+        self.told = watermark.or(self.told);
         Ok((self.topic.clone(), messages))
     }
 }

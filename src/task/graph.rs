@@ -25,8 +25,9 @@ use crate::operator::table::Table;
 use crate::operator::temporal_join::TemporalJoin;
 use crate::operator::{Late, Operator, Output, Rejected};
 use crate::record::{Batch, Chunk, NextOffset, Offset, OffsetVector, Outgoing, Partition, Topic, TopicPartition};
-use crate::store::Store;
 use crate::store::changelog::{self, CommitRecord};
+use crate::store::spill::Spills;
+use crate::store::{Spilled, Store};
 use crate::task::decision::Decision;
 use crate::task::exchange::{Inbox, Outbox};
 use crate::task::feed::{Feed, FeedState};
@@ -94,6 +95,29 @@ pub struct Task {
     withdrawn: Vec<(String, String, String)>,
     /// Whether the snapshot round of every store was completed by the commit being prepared.
     wrapped: bool,
+    /// What is under way; it has stopped so that its output can be sent.
+    unfinished: Option<Unfinished>,
+    flow: Flow,
+}
+
+/// When a step that makes much output stops for it to be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Flow {
+    /// Rows that an operator makes at once.
+    pub rows: usize,
+    /// Bytes that may wait to be sent.
+    pub bytes: usize,
+}
+
+/// Watermarks on their way through the graph.
+struct Unfinished {
+    /// The node that goes on.
+    node: usize,
+    found: Found,
+    /// The chunk of a source that began it, if one did; held only while the step waits.
+    chunk: Option<Arc<Chunk>>,
+    schema_ids: BTreeMap<Offset, WriterId>,
+    emitted: usize,
 }
 
 /// Rows and letters of one call into the operators.
@@ -109,6 +133,12 @@ impl Found {
         self.rejected.extend(out.rejected.drain(..).map(|r| (node, r)));
         self.late.extend(out.late.drain(..).map(|l| (node, l)));
         self.withdrawn.extend(out.withdrawn.drain(..).map(|w| (node, w)));
+    }
+}
+
+impl Unfinished {
+    fn new(found: Found) -> Unfinished {
+        Unfinished { node: 0, found, chunk: None, schema_ids: BTreeMap::new(), emitted: 0 }
     }
 }
 
@@ -188,6 +218,8 @@ impl Task {
             orphans: Vec::new(),
             withdrawn: Vec::new(),
             wrapped: false,
+            unfinished: None,
+            flow: Flow { rows: usize::MAX, bytes: usize::MAX },
         })
     }
 
@@ -203,8 +235,9 @@ impl Task {
     /// `Corrupt` when a store still holds what the watermarks say has been emitted.
     pub fn resume(&mut self, commit: u64) -> Result<()> {
         self.commit = commit;
-        let mut found = Found::default();
-        let emitted = self.propagate(&mut found)?;
+        let mut start = Unfinished::new(Found::default());
+        self.propagate(&mut start)?;
+        let emitted = start.emitted;
         if emitted > 0 {
             return Err(Error::corrupt(format!(
                 "task {} of pipeline \"{}\": the restored state holds {emitted} rows that the last commit had emitted already",
@@ -253,6 +286,31 @@ impl Task {
 
     pub fn state_bytes(&mut self) -> usize {
         self.stores().map(|(_, store)| store.size()).sum()
+    }
+
+    /// What of the stores is on disk.
+    pub fn spilled(&mut self) -> Spilled {
+        self.stores()
+            .map(|(_, store)| store.spilled())
+            .fold(Spilled::default(), |sum, of_store| Spilled { keys: sum.keys + of_store.keys, size: sum.size + of_store.size })
+    }
+
+    /// Moves the stores with more than `least` bytes of rows to disk, those that can. Only between two commits. Returns how many bytes are
+    /// free now.
+    pub fn spill(&mut self, spills: &Arc<Spills>, least: usize) -> Result<usize> {
+        let mut freed = 0;
+        for (_, store) in self.stores() {
+            let rows = store.size() - store.spilled().size;
+            if rows > least && store.spill(spills)? {
+                freed += rows;
+            }
+        }
+        Ok(freed)
+    }
+
+    /// Memory that the next commit takes for what it has touched, estimated.
+    pub fn touched_bytes(&mut self) -> usize {
+        self.stores().map(|(_, store)| store.pending()).sum()
     }
 
     /// Bytes waiting to be sent.
@@ -320,13 +378,63 @@ impl Task {
                 self.forward(node, batch, &mut found)?;
             }
         }
-        self.propagate(&mut found)?;
-        self.account(chunk, &found)?;
-        self.write_letters(&found, &schema_ids, Some(chunk));
-        if self.keep_recent && !chunk.is_empty() {
+        self.carry_on(Unfinished { schema_ids, ..Unfinished::new(found) }, Some(chunk))
+    }
+
+    /// A step has stopped in between: what [`Task::take_ready`] gives has to be sent, then it goes on by [`Task::proceed`], before anything else
+    /// happens to the task.
+    pub fn is_unfinished(&self) -> bool {
+        self.unfinished.is_some()
+    }
+
+    pub fn proceed(&mut self) -> Result<()> {
+        let Some(step) = self.unfinished.take() else { return Ok(()) };
+        let chunk = step.chunk.clone();
+        self.carry_on(step, chunk.as_deref())
+    }
+
+    /// Lets steps stop; without, each goes to its end at once.
+    pub fn set_flow(&mut self, flow: Flow) {
+        self.flow = flow;
+    }
+
+    /// Watermarks through the graph as far as there is room for output; at the end the letters of the step.
+    fn carry_on(&mut self, mut step: Unfinished, chunk: Option<&Chunk>) -> Result<()> {
+        if !self.propagate(&mut step)? {
+            step.chunk = step.chunk.or_else(|| chunk.cloned().map(Arc::new));
+            self.unfinished = Some(step);
+            return Ok(());
+        }
+        match chunk {
+            Some(chunk) => self.account(chunk, &step.found)?,
+            None => self.refuse_failing(&step.found)?,
+        }
+        self.write_letters(&step.found, &step.schema_ids, chunk);
+        if let Some(chunk) = chunk.filter(|chunk| self.keep_recent && !chunk.is_empty()) {
             self.recent.push(chunk.clone());
         }
         Ok(())
+    }
+
+    /// What has gathered so far, to be sent ahead of the commit, in its transaction.
+    pub fn take_ready(&mut self) -> Result<Vec<(Topic, Outgoing)>> {
+        let mut ready = Vec::new();
+        for outbox in &mut self.outboxes {
+            ready.push(outbox.take(self.id.number, self.commit + 1, None, self.plan.message_bytes)?);
+        }
+        self.take_outlets(&mut ready);
+        ready.retain(|(_, records)| !records.is_empty());
+        Ok(ready)
+    }
+
+    /// Rows of sinks, dead letters and late rows.
+    fn take_outlets(&mut self, to: &mut Vec<(Topic, Outgoing)>) {
+        for (_, outlet) in &mut self.outlets {
+            self.counts.records_out += outlet.outgoing.len() as u64;
+            to.push((outlet.target.topic.clone(), std::mem::take(&mut outlet.outgoing)));
+        }
+        to.push((self.plan.names.dead(), std::mem::take(&mut self.dead)));
+        to.push((self.plan.names.late(), std::mem::take(&mut self.late)));
     }
 
     /// Takes messages of a repartition topic.
@@ -336,10 +444,7 @@ impl Task {
         for batch in self.inboxes[inbox].take(chunk)? {
             self.forward(node, batch, &mut found)?;
         }
-        self.propagate(&mut found)?;
-        self.refuse_failing(&found)?;
-        self.write_letters(&found, &BTreeMap::new(), None);
-        Ok(())
+        self.carry_on(Unfinished::new(found), None)
     }
 
     /// Recorded decisions about the task's source partitions.
@@ -354,11 +459,7 @@ impl Task {
             return Ok(());
         }
         self.dirty = true;
-        let mut found = Found::default();
-        self.propagate(&mut found)?;
-        self.refuse_failing(&found)?;
-        self.write_letters(&found, &BTreeMap::new(), None);
-        Ok(())
+        self.carry_on(Unfinished::new(Found::default()), None)
     }
 
     /// Source partitions that have event time, with where they stand.
@@ -395,6 +496,7 @@ impl Task {
         if !self.dirty {
             return Ok(None);
         }
+        assert!(!self.is_unfinished(), "a step goes to its end before it is committed");
         let mut found = Found::default();
         for index in self.order.clone() {
             let mut out = Output::default();
@@ -409,14 +511,9 @@ impl Task {
         self.write_changelogs(&mut prepared)?;
         for outbox in &mut self.outboxes {
             let watermark = self.nodes[outbox.node].edge.current();
-            prepared.outgoing.push(outbox.take(self.id.number, self.commit + 1, watermark, self.plan.message_bytes)?);
+            prepared.outgoing.push(outbox.take(self.id.number, self.commit + 1, Some(watermark), self.plan.message_bytes)?);
         }
-        for (_, outlet) in &mut self.outlets {
-            self.counts.records_out += outlet.outgoing.len() as u64;
-            prepared.outgoing.push((outlet.target.topic.clone(), std::mem::take(&mut outlet.outgoing)));
-        }
-        prepared.outgoing.push((self.plan.names.dead(), std::mem::take(&mut self.dead)));
-        prepared.outgoing.push((self.plan.names.late(), std::mem::take(&mut self.late)));
+        self.take_outlets(&mut prepared.outgoing);
         prepared.outgoing.retain(|(_, records)| !records.is_empty());
         self.commit += 1;
         self.dirty = false;
@@ -560,31 +657,47 @@ impl Task {
             .map_err(|e| Error::corrupt(format!("rows of {} can't be filtered: {e}", self.plan.topology.nodes[node].id)))
     }
 
-    /// Carries the feeds' watermarks through the graph: a node's rows before its watermark. Returns how many rows operators emitted.
-    fn propagate(&mut self, found: &mut Found) -> Result<usize> {
-        let mut emitted = 0;
+    /// Carries the feeds' watermarks through the graph: a node's rows before its watermark. Returns whether it came to the end.
+    fn propagate(&mut self, step: &mut Unfinished) -> Result<bool> {
         for index in self.order.clone() {
+            if index < step.node {
+                continue;
+            }
             if let Operation::Source(source) = self.plan.topology.nodes[index].operation {
                 let feeds = self.feeds.iter().filter(|feed| feed.source == source);
                 for (sender, feed) in feeds.enumerate() {
                     self.nodes[index].edge.update(sender, feed.ingest.watermark());
                 }
             }
-            let edge = self.nodes[index].edge.current();
-            let mut out = Output::default();
-            let output = match (&mut self.nodes[index].operator, self.inboxes.iter().find(|inbox| inbox.node == index)) {
-                (Some(operator), _) => operator.advance(edge, &mut out)?,
-                // What lies behind an exchange goes by what its senders say.
-                (None, Some(inbox)) => inbox.watermark(),
-                (None, None) => edge,
+            let output = loop {
+                let mut out = Output { room: Some(self.flow.rows), ..Output::default() };
+                let output = self.advance(index, &mut out)?;
+                step.emitted += out.batches.iter().map(Batch::num_rows).sum::<usize>();
+                let more = out.more;
+                self.emit(index, &mut out, &mut step.found)?;
+                if !more {
+                    break output;
+                }
+                if self.pending_bytes() >= self.flow.bytes {
+                    step.node = index;
+                    return Ok(false);
+                }
             };
-            emitted += out.batches.iter().map(Batch::num_rows).sum::<usize>();
-            self.emit(index, &mut out, found)?;
             for (child, port) in self.nodes[index].children.clone() {
                 self.nodes[child].edge.update(port, output);
             }
         }
-        Ok(emitted)
+        Ok(true)
+    }
+
+    fn advance(&mut self, node: usize, out: &mut Output) -> Result<Watermark> {
+        let edge = self.nodes[node].edge.current();
+        match (&mut self.nodes[node].operator, self.inboxes.iter().find(|inbox| inbox.node == node)) {
+            (Some(operator), _) => operator.advance(edge, out),
+            // What lies behind an exchange goes by what its senders say.
+            (None, Some(inbox)) => Ok(inbox.watermark()),
+            (None, None) => Ok(edge),
+        }
     }
 
     /// Rows that fail where their record is no longer at hand: the policy "fail" still holds.

@@ -12,8 +12,10 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Isolation, Log};
 use crate::record::{NextOffset, OffsetVector, TopicPartition};
+use crate::store::Store;
 use crate::store::changelog::{CommitRecord, Fold};
 use crate::store::checkpoint::{Checkpoint, Checkpoints};
+use crate::store::memory::Memory;
 use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
 use crate::task::graph::Task;
@@ -27,6 +29,8 @@ pub struct Sources<'a> {
     pub checkpoints: Option<&'a Checkpoints>,
     /// Where partitions begin that have no committed offset and no state.
     pub start: &'a OffsetVector,
+    /// What the stores may hold of it.
+    pub memory: &'a Memory,
 }
 
 /// Keys and time of a restore.
@@ -181,6 +185,7 @@ fn restore_store(
         if usable {
             for rows in &image {
                 store.apply(rows)?;
+                relieve(store, sources.memory)?;
                 restored.from_checkpoint += rows.num_rows() as u64;
             }
             (known, from) = (Some(record), position);
@@ -197,6 +202,7 @@ fn restore_store(
             let chunks = reader.poll(Duration::from_millis(200), 100_000);
             for chunk in chunks.map_err(|error| trimmed(sources.log, &partition, reader.positions()[&partition], error))? {
                 fold.take(&chunk, store)?;
+                relieve(store, sources.memory)?;
                 heard = clock.now();
             }
             let at = reader.positions()[&partition];
@@ -221,6 +227,15 @@ fn restore_store(
     }
     restored.rows += store.len() as u64;
     Ok(fold.last().cloned())
+}
+
+/// What a store can't hold goes to disk while it is restored.
+fn relieve(store: &mut dyn Store, memory: &Memory) -> Result<()> {
+    let rows = store.size() - store.spilled().size;
+    if rows > memory.of_stores() || (rows > memory.of_stores() / 8 && memory.is_short()) {
+        store.spill(memory.spills())?;
+    }
+    Ok(())
 }
 
 /// A former owner that slept may trim the changelog as it wakes: what went was written again before, so the restore begins anew.

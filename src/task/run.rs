@@ -16,10 +16,11 @@ use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, P
 use crate::metric;
 use crate::record::{Chunk, NextOffset, Offset, OffsetVector, Outgoing, Topic, TopicPartition};
 use crate::store::checkpoint::Checkpoints;
+use crate::store::memory::{self, Memory, Seat};
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
 use crate::task::decision::{self, Decision};
 use crate::task::ends::Ends;
-use crate::task::graph::{Prepared, Task};
+use crate::task::graph::{Flow, Prepared, Task};
 use crate::task::idle::{self, Quiet, Stand};
 use crate::task::letters::{Orphan, Sender};
 use crate::task::permit::Permit;
@@ -66,6 +67,8 @@ pub struct Run {
     /// The pipeline's folder under the state directory; `None`: no local checkpoints.
     pub state: Option<PathBuf>,
     pub checkpoint_interval: Duration,
+    /// Of the process; changes no result.
+    pub memory: Memory,
     /// Asked after every assignment before the first commit, and about once a second; `None`: it is always granted.
     pub permit: Option<Arc<dyn Permit>>,
 }
@@ -97,6 +100,8 @@ pub struct Progress {
     pub commits: u64,
     pub state_keys: usize,
     pub state_bytes: usize,
+    /// Of the keys, those on disk alone.
+    pub spilled_keys: usize,
     pub restoring: bool,
     /// Tasks are held and deliver.
     pub ready: bool,
@@ -153,6 +158,9 @@ pub struct Worker {
     unpermitted: bool,
     asked_permit_at: Option<Moment>,
     dismissed: bool,
+    /// Among the workers that share the memory budget.
+    _seat: Seat,
+    said_short_at: Option<Instant>,
     pub progress: Arc<Mutex<Progress>>,
 }
 
@@ -193,8 +201,9 @@ impl Worker {
         let of_lead =
             |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
         let leads = run.plan.leads().iter().filter_map(of_lead).collect();
+        let seat = run.memory.join();
         Ok(Worker {
-            core: Core::new(run.cadence, leads),
+            core: Core::new(run.cadence.within(run.memory.of_commit()), leads),
             ends,
             log,
             registry,
@@ -224,6 +233,8 @@ impl Worker {
             unpermitted: true,
             asked_permit_at: None,
             dismissed: false,
+            _seat: seat,
+            said_short_at: None,
             progress: Arc::default(),
         })
     }
@@ -266,8 +277,9 @@ impl Worker {
     /// Makes a decision now: it is recorded with the next commit, and followed from here on.
     pub fn decide(&mut self, decision: Decision) -> Result<()> {
         let task = self.run.plan.task_of(&decision.partition);
-        if let Some(task) = task.and_then(|task| self.tasks.get_mut(&task)) {
+        if let Some((id, task)) = task.and_then(|id| Some((id, self.tasks.get_mut(&id)?))) {
             task.follow([&decision])?;
+            self.carry_through(id)?;
             self.event(Event::Processed { records: 0, bytes: 0 });
         }
         self.decided.push(decision);
@@ -323,6 +335,7 @@ impl Worker {
         if self.core.has_left() {
             return Ok(Step::Left);
         }
+        self.carry_all()?;
         self.keep_permit()?;
         if self.core.has_left() {
             return Ok(Step::Left);
@@ -491,8 +504,8 @@ impl Worker {
 
     /// One chunk through its task, up to the end of the range.
     fn take(&mut self, chunk: Chunk) -> Result<()> {
-        let task = self.run.plan.task_of(&chunk.partition);
-        let Some(task) = task.and_then(|task| self.tasks.get_mut(&task)) else { return Ok(()) };
+        let Some(id) = self.run.plan.task_of(&chunk.partition) else { return Ok(()) };
+        let Some(task) = self.tasks.get_mut(&id) else { return Ok(()) };
         let chunk = match self.ends.as_ref().and_then(|ends| ends.get(&chunk.partition)) {
             Some(end) if chunk.next > end => {
                 let rows = chunk.offsets.partition_point(|offset| offset.0 < end.0);
@@ -504,18 +517,47 @@ impl Worker {
         if behind {
             return Ok(());
         }
-        for id in task.missing(&chunk) {
-            match self.registry.schema(id) {
-                Ok(schema) => task.add_writer(&chunk, id, schema.as_ref())?,
+        for writer in task.missing(&chunk) {
+            match self.registry.schema(writer) {
+                Ok(schema) => task.add_writer(&chunk, writer, schema.as_ref())?,
                 Err(error) if error.kind == Kind::Away => return self.park(chunk, &error),
                 Err(error) => return Err(error.context(&chunk.partition)),
             }
         }
         task.process(&chunk)?;
         let records = chunk.len() as u64;
-        let bytes = self.tasks.values().map(Task::pending_bytes).sum();
+        drop(chunk);
+        self.carry_through(id)?;
+        let bytes = self.tasks.values_mut().map(|task| task.pending_bytes() + task.touched_bytes()).sum();
         self.event(Event::Processed { records, bytes });
         self.perform()
+    }
+
+    /// Brings a step of a task to its end. What it makes is sent on the way, in the transaction of its commit, so that a window of any size
+    /// can close.
+    fn carry_through(&mut self, id: TaskId) -> Result<()> {
+        while self.tasks.get(&id).is_some_and(Task::is_unfinished) {
+            self.event(Event::Sending);
+            self.perform()?;
+            // If the transaction could not be opened, the task has gone back to its last commit.
+            let Some(task) = self.tasks.get_mut(&id).filter(|task| task.is_unfinished()) else { return Ok(()) };
+            let ready = task.take_ready()?;
+            for (topic, records) in &ready {
+                if let Err(error) = self.producer.send(topic, records) {
+                    // No commit was tried: there is no outcome to be asked for.
+                    let kind = if error.kind == Kind::Fenced { Kind::Fenced } else { Kind::Abort };
+                    self.commit_failed(Error { kind, ..error });
+                    return self.perform();
+                }
+            }
+            task.proceed()?;
+        }
+        Ok(())
+    }
+
+    fn carry_all(&mut self) -> Result<()> {
+        let unfinished: Vec<TaskId> = self.tasks.iter().filter(|(_, task)| task.is_unfinished()).map(|(id, _)| *id).collect();
+        unfinished.into_iter().try_for_each(|id| self.carry_through(id))
     }
 
     /// Good records whose schema can't be fetched wait; nothing is diverted, other partitions go on.
@@ -596,6 +638,7 @@ impl Worker {
                     task.finish()?;
                 }
             }
+            self.carry_all()?;
         }
         if self.tasks.values().any(Task::is_dirty) && !self.core.is_open() {
             self.event(Event::Processed { records: 0, bytes: 0 });
@@ -690,8 +733,14 @@ impl Worker {
     fn restore(&mut self, id: TaskId) -> Result<()> {
         lock(&self.progress).restoring = true;
         self.epoch += 1;
-        let sources = Sources { log: self.log.as_ref(), checkpoints: self.checkpoints.as_ref(), start: &self.run.start };
+        let sources = Sources {
+            log: self.log.as_ref(),
+            checkpoints: self.checkpoints.as_ref(),
+            start: &self.run.start,
+            memory: &self.run.memory,
+        };
         let (mut task, restored) = restore::restore(&self.run.plan, id, &sources)?;
+        task.set_flow(Flow { rows: self.run.memory.rows_at_once(), bytes: self.run.memory.of_output() });
         if restored.rows + restored.from_checkpoint > 0 {
             let (rows, checkpoint, ms) = (restored.rows, restored.from_checkpoint, restored.elapsed.as_millis() as u64);
             tracing::info!(pipeline = self.run.plan.names.pipeline, task = %id, rows, checkpoint, ms, "restored");
@@ -817,6 +866,7 @@ impl Worker {
             }
         }
         self.count();
+        self.relieve()?;
         self.show();
         for task in wrapped {
             self.trim(task)?;
@@ -825,6 +875,46 @@ impl Worker {
             self.checkpoint()?;
         }
         Ok(())
+    }
+
+    /// Between two commits: stores go to disk when they have outgrown their share, or the process its budget.
+    fn relieve(&mut self) -> Result<()> {
+        let share = self.run.memory.of_stores();
+        let rows = |task: &mut Task| task.state_bytes().saturating_sub(task.spilled().size);
+        let held: usize = self.tasks.values_mut().map(rows).sum();
+        let short = self.run.memory.is_short();
+        if held <= share && !short {
+            return Ok(());
+        }
+        // Filters and indexes of what is on disk stay in memory: few rows at a time would only make more of them.
+        let worth = share / 8;
+        let mut freed = 0;
+        for task in self.tasks.values_mut().filter(|task| !task.is_dirty()) {
+            let least = if held <= share { worth } else { 0 };
+            freed += task.spill(self.run.memory.spills(), least / self.run.plan.subs().count().max(1))?;
+        }
+        if freed > 0 {
+            memory::trim();
+        }
+        if held - freed.min(held) > share || (short && freed == 0) {
+            self.say_short(held - freed.min(held));
+        }
+        Ok(())
+    }
+
+    fn say_short(&mut self, held: usize) {
+        if self.said_short_at.is_some_and(|at| at.elapsed() < SAY_AWAY) {
+            return;
+        }
+        self.said_short_at = Some(Instant::now());
+        let mebibytes = |bytes: usize| bytes >> 20;
+        tracing::warn!(
+            pipeline = self.name(),
+            budget = mebibytes(self.run.memory.budget()),
+            state = mebibytes(held),
+            process = memory::resident_bytes().map(mebibytes),
+            "over the memory budget (in MiB) with state that can't go to disk: give [memory] budget more, or the pipeline more processes"
+        );
     }
 
     /// Every live row has been written again since the round began: what lies below may go.
@@ -851,6 +941,10 @@ impl Worker {
                 let end = self.log.end_offsets(std::slice::from_ref(&partition), Isolation::Uncommitted)?[&partition];
                 let record = task.last_commit_record(id);
                 let (_, store) = task.stores().find(|(store, _)| *store == id).expect("the plan's stateful nodes have stores");
+                // What is on disk is not copied: after a restart the changelog has it.
+                if store.spilled().keys > 0 {
+                    continue;
+                }
                 checkpoints.save(&of.to_string(), id, &record, end, &store.image(8_192)?)?;
             }
         }
@@ -1099,7 +1193,7 @@ impl Worker {
     fn show(&mut self) {
         let mut progress = lock(&self.progress);
         progress.commits = self.core.commits;
-        (progress.state_keys, progress.state_bytes) = (0, 0);
+        (progress.state_keys, progress.state_bytes, progress.spilled_keys) = (0, 0, 0);
         for task in self.tasks.values_mut() {
             if !task.is_dirty() {
                 progress.positions.extend(task.positions());
@@ -1107,6 +1201,7 @@ impl Worker {
             }
             progress.state_keys += task.state_rows();
             progress.state_bytes += task.state_bytes();
+            progress.spilled_keys += task.spilled().keys;
         }
         progress.restoring = self.core.is_restoring();
         progress.ready = self.core.has_tasks() && !self.core.is_restoring();

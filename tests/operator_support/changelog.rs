@@ -1,7 +1,11 @@
-//! A changelog in memory: what a commit writes of a store, and what a restore makes of it.
+//! A changelog in memory: what a commit writes of a store, and what a restore makes of it; and a disk for stores that spill.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
 
 use arrow::array::RecordBatch;
 use tidemill::store::Store;
+use tidemill::store::spill::Spills;
 use tidemill::watermark::Watermark;
 
 #[derive(Default)]
@@ -48,4 +52,23 @@ impl Changelog {
         // The next round starts afresh with the new instance's cursor.
         self.round = self.commits.len();
     }
+}
+
+/// One disk for all stores of a test binary.
+pub fn spills() -> &'static Arc<Spills> {
+    static SPILLS: OnceLock<Arc<Spills>> = OnceLock::new();
+    SPILLS.get_or_init(|| {
+        let spills = Spills::new(8 << 20);
+        // What is there from an earlier run is removed when it is opened.
+        spills.place(&Path::new(env!("CARGO_TARGET_TMPDIR")).join(concat!("spill-", env!("CARGO_CRATE_NAME"))));
+        Arc::new(spills)
+    })
+}
+
+/// All that the store holds goes to disk, and nobody notices.
+pub fn spill(store: &mut dyn Store) {
+    let (len, delta) = (store.len(), store.delta().unwrap());
+    assert_eq!(delta, None, "stores spill between two commits");
+    assert!(store.spill(spills()).unwrap(), "the store can spill");
+    assert_eq!((store.len(), store.spilled().keys), (len, len));
 }

@@ -62,6 +62,21 @@ const LIMITED: &[(&str, &[&str], &str)] = &[
 ];
 
 impl KafkaSettings {
+    /// Properties that keep a consumer's queues and a producer's within so many bytes each. They are never above what is set without them.
+    pub fn within(consumer: usize, producer: usize) -> BTreeMap<String, String> {
+        let kilobytes = |bytes: usize, most: usize| (bytes >> 10).clamp(1024, most);
+        let (queued, sent) = (kilobytes(consumer, 65_536), kilobytes(producer, 262_144));
+        // An answer that is under way takes memory beside the queue.
+        let fetched = (consumer / 2).clamp(1 << 20, 32 << 20);
+        let properties = [
+            ("queued.max.messages.kbytes", queued),
+            ("fetch.max.bytes", fetched),
+            ("max.partition.fetch.bytes", (fetched / 4).clamp(1 << 20, 4 << 20)),
+            ("queue.buffering.max.kbytes", sent),
+        ];
+        properties.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect()
+    }
+
     /// Refuses what exactly-once owns, unknown names and values that librdkafka does not take.
     pub fn check(&self) -> Result<()> {
         if self.brokers.trim().is_empty() {
@@ -146,6 +161,14 @@ mod tests {
         }
         assert!(check("partition.assignment.strategy", "range").unwrap_err().message.contains("range"));
         assert!(check("acks", "1").is_err());
+    }
+
+    #[test]
+    fn properties_of_a_budget_are_ones_that_the_client_takes() {
+        for bytes in [0, 16 << 20, 1 << 40] {
+            let properties = KafkaSettings::within(bytes, bytes);
+            KafkaSettings { brokers: "localhost:9092".to_owned(), properties }.check().unwrap();
+        }
     }
 
     #[test]

@@ -3,12 +3,13 @@
 //! Every (window, key) has a slot, a number; every aggregate call keeps columns by slot (`accumulator`). `slots` gives and takes
 //! back slots and knows which of them a commit touched; `state` is the store made of both; `change` compares old results with new.
 //!
-//! Invariant: a window is in memory if and only if its end is above the edge watermark (or its closing is not yet known to be
-//! committed).
+//! Invariant: a window is in the store if and only if its end is above the edge watermark (or its closing is not yet known to be
+//! committed). Its groups are in memory or, when the store has outgrown its share, on disk (`cold`).
 
 mod accumulator;
 mod bag;
 mod change;
+mod cold;
 mod count;
 mod deviation;
 mod emit;
@@ -32,6 +33,7 @@ use datafusion_physical_expr::PhysicalExpr;
 use datafusion_physical_expr::aggregate::AggregateFunctionExpr;
 
 use self::accumulator::{Accumulator, Input, accumulator};
+use self::cold::{Closing, Cold};
 use self::emit::derived;
 use self::multiset::ExtremeOfBag;
 use self::slots::Slots;
@@ -172,6 +174,12 @@ pub struct Aggregate {
     /// Results at the last flush of the groups touched since, in parts (updating aggregates only).
     before: Vec<Before>,
     state: State,
+    /// Groups on disk; `None` until the store spills for the first time.
+    cold: Option<Cold>,
+    /// Windows that are being emitted.
+    closing: Option<Closing>,
+    /// Holds groups on their way from disk to the output.
+    scratch: Option<Box<Aggregate>>,
 }
 
 /// Results of groups before they were touched.
@@ -203,19 +211,30 @@ impl Aggregate {
         }
         Aggregate::refuse_phase(&spec)?;
         let shape = KeyShape::new(types.clone()).map_err(|e| e.context("GROUP BY"))?;
-        let mut accumulators = spec.calls.iter().map(|call| accumulator(&spec, call)).collect::<Result<Vec<_>>>()?;
-        if spec.retracts {
-            accumulators.push(Box::new(ExtremeOfBag::new(DataType::Int64, DataType::Int64, true)?));
-        }
+        let accumulators = accumulators(&spec)?;
         let state = State::new(&spec, &types, &accumulators);
         let partial = spec.partial_schema()?;
-        Ok(Aggregate { spec, keys, shape, accumulators, partial, slots: Slots::default(), before: Vec::new(), state })
+        let (slots, before) = (Slots::default(), Vec::new());
+        let (cold, closing, scratch) = (None, None, None);
+        Ok(Aggregate { spec, keys, shape, accumulators, partial, slots, before, state, cold, closing, scratch })
     }
 
     /// Groups with a window still open: what a bounded run leaves unemitted.
     pub fn open_windows(&self) -> usize {
-        if self.spec.window.is_some() { self.slots.windows.len() } else { 0 }
+        if self.spec.window.is_none() {
+            return 0;
+        }
+        let cold = self.cold.iter().flat_map(|cold| cold.live.keys()).filter(|end| **end > self.slots.edge.0);
+        cold.filter(|end| !self.slots.windows.contains_key(*end)).count() + self.slots.windows.len()
     }
+}
+
+fn accumulators(spec: &AggregateSpec) -> Result<Vec<Box<dyn Accumulator>>> {
+    let mut accumulators = spec.calls.iter().map(|call| accumulator(spec, call)).collect::<Result<Vec<_>>>()?;
+    if spec.retracts {
+        accumulators.push(Box::new(ExtremeOfBag::new(DataType::Int64, DataType::Int64, true)?));
+    }
+    Ok(accumulators)
 }
 
 impl Group {
@@ -256,14 +275,10 @@ impl Operator for Aggregate {
             return Ok(self.slots.edge);
         }
         if edge > self.slots.edge {
-            let closing = self.slots.closing(edge);
-            for part in closing.chunks(EMITTED_ROWS) {
-                match self.spec.phase {
-                    Phase::Local => self.emit_partial(part, out)?,
-                    Phase::Complete | Phase::Global => self.emit(part, out)?,
-                }
+            match self.emit_closing(edge, out)? {
+                true => self.slots.close(edge),
+                false => out.more = true,
             }
-            self.slots.close(edge);
         }
         Ok(match self.slots.edge {
             Watermark::MIN | Watermark::MAX => self.slots.edge,
@@ -414,6 +429,7 @@ impl Aggregate {
     /// Finds or makes the slot of every row; saves what a failed commit and the next flush need of them.
     fn touch(&mut self, keys: &[ArrayRef], ends: Option<&[i64]>, rows: usize) -> Result<Vec<u32>> {
         let keys = self.shape.encode(keys)?;
+        self.recall(&keys, ends, rows)?;
         let touched = self.slots.intern(&self.shape, &keys, ends, rows);
         for accumulator in &mut self.accumulators {
             accumulator.grow(self.slots.capacity());

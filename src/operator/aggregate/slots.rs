@@ -9,7 +9,7 @@ use crate::operator::key::{EncodedKeys, KeyShape, KeyTable};
 use crate::watermark::Watermark;
 
 /// Where the groups of an aggregate without windows live.
-const NO_WINDOW: i64 = i64::MAX;
+pub const NO_WINDOW: i64 = i64::MAX;
 
 pub struct Slots {
     /// By window end.
@@ -21,6 +21,8 @@ pub struct Slots {
     pub numbers: Vec<u32>,
     pub event_times: Vec<i64>,
     pub rows: Vec<i64>,
+    /// By slot: whether the group is on disk too, as it was when it was read back.
+    pub spilled: Vec<bool>,
     free: Vec<u32>,
     /// Slots touched since the last `keep`, and since the last flush.
     touched: Marks,
@@ -37,6 +39,8 @@ pub struct Window {
     /// How many groups it had at the last `keep` and at the last flush.
     kept: usize,
     flushed: usize,
+    /// How many of its groups are on disk too.
+    pub spilled: usize,
 }
 
 #[derive(Default)]
@@ -81,6 +85,7 @@ impl Default for Slots {
             numbers: Vec::new(),
             event_times: Vec::new(),
             rows: Vec::new(),
+            spilled: Vec::new(),
             free: Vec::new(),
             touched: Marks::default(),
             unflushed: Marks::default(),
@@ -91,6 +96,11 @@ impl Default for Slots {
 }
 
 impl Slots {
+    /// Without groups, at the same edge.
+    pub fn emptied(&self) -> Slots {
+        Slots { edge: self.edge, kept_edge: self.kept_edge, ..Slots::default() }
+    }
+
     /// Finds or makes the slot of every row and marks it.
     pub fn intern(&mut self, shape: &KeyShape, keys: &EncodedKeys, ends: Option<&[i64]>, rows: usize) -> Touched {
         let mut touched = Touched {
@@ -116,7 +126,8 @@ impl Slots {
                 if self.touched.mark(slot) && (number as usize) < window.kept {
                     touched.first_since_kept.push(slot);
                 }
-                if ends.is_none() && self.unflushed.mark(slot) && (number as usize) < window.flushed {
+                let known = (number as usize) < window.flushed || self.spilled[slot as usize];
+                if ends.is_none() && self.unflushed.mark(slot) && known {
                     touched.first_since_flush.push(slot);
                 }
                 touched.slots.push(slot);
@@ -127,12 +138,52 @@ impl Slots {
         touched
     }
 
+    /// Gives slots to groups that are read back from disk. They are touched by nothing yet; `undo` forgets them again.
+    pub fn load(&mut self, shape: &KeyShape, keys: &EncodedKeys, ends: Option<&[i64]>, rows: usize) -> Vec<u32> {
+        let mut windows = std::mem::take(&mut self.windows);
+        let slots = (0..rows).map(|row| {
+            let end = ends.map_or(NO_WINDOW, |ends| ends[row]);
+            let window = windows.entry(end).or_insert_with(|| Window::new(shape));
+            let number = window.keys.intern(keys, row);
+            assert_eq!(number as usize, window.slots.len(), "a group is read back only while it is not in memory");
+            let slot = self.allocate(end, number);
+            self.spilled[slot as usize] = true;
+            window.spilled += 1;
+            window.slots.push(slot);
+            slot
+        });
+        let slots = slots.collect();
+        self.windows = windows;
+        slots
+    }
+
+    /// Whether a group is in memory.
+    pub fn holds(&self, keys: &EncodedKeys, row: usize, end: i64) -> bool {
+        self.find(keys, row, end).is_some()
+    }
+
+    pub fn find(&self, keys: &EncodedKeys, row: usize, end: i64) -> Option<u32> {
+        let window = self.windows.get(&end)?;
+        window.keys.find(keys, row).map(|number| window.slots[number as usize])
+    }
+
+    /// How many slots the next commit touches.
+    pub fn touched_count(&self) -> usize {
+        self.touched.list.len()
+    }
+
+    /// Whether nothing waits for `keep` or for a flush.
+    pub fn is_clean(&self) -> bool {
+        self.touched.list.is_empty() && self.unflushed.list.is_empty() && self.closed.is_empty()
+    }
+
     fn allocate(&mut self, end: i64, number: u32) -> u32 {
         let slot = self.free.pop().unwrap_or_else(|| {
             self.ends.push(0);
             self.numbers.push(0);
             self.event_times.push(0);
             self.rows.push(0);
+            self.spilled.push(false);
             self.touched.set.push(false);
             self.unflushed.set.push(false);
             self.ends.len() as u32 - 1
@@ -142,6 +193,7 @@ impl Slots {
         self.numbers[at] = number;
         self.event_times[at] = i64::MIN;
         self.rows[at] = 0;
+        self.spilled[at] = false;
         slot
     }
 
@@ -150,13 +202,10 @@ impl Slots {
         self.ends.len()
     }
 
-    /// Slots of the windows that end at or before `edge`, ordered by (window end, key).
-    pub fn closing(&self, edge: Watermark) -> Vec<u32> {
-        let mut slots = Vec::new();
-        for window in self.windows.range(..=edge.0).map(|(_, window)| window) {
-            slots.extend(window.keys.sorted().into_iter().map(|number| window.slots[number as usize]));
-        }
-        slots
+    /// Slots of the window that ends at `end`, ordered by key.
+    pub fn sorted(&self, end: i64) -> Vec<u32> {
+        let Some(window) = self.windows.get(&end) else { return Vec::new() };
+        window.keys.sorted().into_iter().map(|number| window.slots[number as usize]).collect()
     }
 
     /// Puts the windows that end at or before `edge` aside.
@@ -236,7 +285,10 @@ impl Slots {
         for end in touched {
             let Some(window) = self.windows.get_mut(&end) else { continue };
             window.keys.truncate(window.kept);
-            self.free.extend(window.slots.drain(window.kept..));
+            let gone = window.slots.drain(window.kept..);
+            let spilled = gone.as_slice().iter().filter(|slot| self.spilled[**slot as usize]).count();
+            self.free.extend(gone);
+            window.spilled -= spilled;
             window.flushed = window.kept;
             if window.kept == 0 {
                 self.windows.remove(&end);
@@ -255,12 +307,12 @@ impl Slots {
     /// Estimated memory in bytes.
     pub fn size(&self) -> usize {
         let windows = self.windows.values().chain(self.closed.iter().map(|(_, window)| window));
-        windows.map(|window| window.keys.size() + window.slots.capacity() * 4 + 64).sum::<usize>() + self.ends.capacity() * 30
+        windows.map(|window| window.keys.size() + window.slots.capacity() * 4 + 64).sum::<usize>() + self.ends.capacity() * 31
     }
 }
 
 impl Window {
     fn new(shape: &KeyShape) -> Window {
-        Window { keys: shape.table(), slots: Vec::new(), kept: 0, flushed: 0 }
+        Window { keys: shape.table(), slots: Vec::new(), kept: 0, flushed: 0, spilled: 0 }
     }
 }

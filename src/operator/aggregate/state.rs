@@ -3,17 +3,19 @@
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt8Array};
-use arrow::compute::concat;
+use arrow::compute::{concat, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 
 use super::accumulator::{Accumulator, state_column, state_field};
+use super::cold::ColdPart;
 use super::slots::Slots;
 use super::{Aggregate, AggregateSpec};
 use crate::error::Result;
 use crate::operator::canonical::key_groups;
 use crate::operator::evaluate::{broken, record_batch};
 use crate::operator::state::check_schema;
-use crate::store::{Slice, Store};
+use crate::store::spill::Spills;
+use crate::store::{Slice, Spilled, Store};
 use crate::watermark::Watermark;
 
 /// What the store knows beside slots and accumulators.
@@ -21,13 +23,30 @@ pub struct State {
     pub schema: SchemaRef,
     /// Contents of slots at the last `keep`, as they were before they were touched.
     undo: Vec<Saved>,
-    /// Where the rolling snapshot goes on: window end and number of the key.
     cursor: Cursor,
     kept_cursor: Cursor,
+    /// What a group takes in memory, about, as of the last commit.
+    row_bytes: usize,
 }
 
-type Cursor = (i64, usize);
-const START: Cursor = (i64::MIN, 0);
+/// Before anything is known of it.
+const ROW_BYTES: usize = 128;
+
+/// Where the rolling snapshot goes on: through memory, then through what is on disk. What is in memory later than that was touched in
+/// this round, and is in its delta.
+#[derive(Clone)]
+struct Cursor {
+    /// Window end and number of the key; `None`: memory is through.
+    memory: Option<(i64, usize)>,
+    /// The key on disk.
+    cold: Vec<u8>,
+}
+
+impl Cursor {
+    fn start() -> Cursor {
+        Cursor { memory: Some((i64::MIN, 0)), cold: Vec::new() }
+    }
+}
 
 struct Saved {
     slots: Vec<u32>,
@@ -53,7 +72,14 @@ impl State {
         for (call, accumulator) in accumulators.iter().enumerate() {
             fields.extend(accumulator.fields().into_iter().map(|(name, data_type)| state_field(call, name, data_type)));
         }
-        State { schema: Arc::new(Schema::new(fields)), undo: Vec::new(), cursor: START, kept_cursor: START }
+        let (cursor, kept_cursor) = (Cursor::start(), Cursor::start());
+        State { schema: Arc::new(Schema::new(fields)), undo: Vec::new(), cursor, kept_cursor, row_bytes: ROW_BYTES }
+    }
+
+    /// What the snapshot had not come to in memory, it meets on disk.
+    pub fn memory_spilled(&mut self) {
+        self.cursor.memory = None;
+        self.kept_cursor = self.cursor.clone();
     }
 }
 
@@ -68,63 +94,51 @@ impl Store for Aggregate {
     }
 
     fn slice(&mut self, rows: usize) -> Result<Slice> {
-        let mut slots = Vec::new();
-        let (mut end, mut number) = self.state.cursor;
-        for (window_end, window) in self.slots.windows.range(end..) {
-            if *window_end != end {
-                (end, number) = (*window_end, 0);
-            }
-            // Groups come in the order of their numbers, which new ones never change.
-            let from = number.min(window.slots.len());
-            let more = rows.max(1) - slots.len();
-            let to = window.slots.len().min(from + more);
-            slots.extend(window.slots[from..to].iter().filter(|slot| self.present(**slot)));
-            number = to;
-            if slots.len() >= rows.max(1) || to - from == more {
-                break;
+        let rows = rows.max(1);
+        let mut parts = Vec::new();
+        let mut left = rows;
+        if let Some(from) = self.state.cursor.memory {
+            let (slots, next) = self.memory_slice(from, rows);
+            self.state.cursor.memory = next;
+            left -= slots.len();
+            if !slots.is_empty() {
+                parts.push(self.export(&slots)?);
             }
         }
-        let last = self.slots.windows.last_key_value();
-        let wrapped = last.is_none_or(|(last, window)| *last < end || (*last == end && number >= window.slots.len()));
-        self.state.cursor = if wrapped { START } else { (end, number) };
-        let rows = if slots.is_empty() { None } else { Some(self.export(&slots)?) };
-        Ok(Slice { rows, wrapped })
+        let mut wrapped = self.state.cursor.memory.is_none();
+        if wrapped && self.cold.is_some() {
+            wrapped = false;
+            if left > 0 {
+                let ColdPart { alone, slots, next } = self.cold_part(&self.state.cursor.cold, left)?;
+                parts.extend(alone);
+                if !slots.is_empty() {
+                    parts.push(self.export(&slots)?);
+                }
+                wrapped = next.is_none();
+                self.state.cursor.cold = next.unwrap_or_default();
+            }
+        }
+        if wrapped {
+            self.state.cursor = Cursor::start();
+        }
+        let rows = match parts.len() {
+            0 => None,
+            1 => parts.pop(),
+            _ => Some(concat_batches(&self.state.schema, &parts).map_err(|e| broken("rows of state", e))?),
+        };
+        Ok(Slice { rows: rows.filter(|rows| rows.num_rows() > 0), wrapped })
     }
 
     fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
         check_schema(&self.state.schema, rows)?;
-        let columns = rows.columns();
-        let keys = self.shape.encode(&columns[..self.keys.len()])?;
-        let mut at = self.keys.len();
-        let ends = match self.spec.window {
-            Some(_) => {
-                at += 1;
-                Some(state_column::<Int64Array>(columns, at - 1)?.values())
-            }
-            None => None,
-        };
-        let event_times = state_column::<Int64Array>(columns, at + 1)?;
-        let deleted = state_column::<BooleanArray>(columns, at + 2)?;
-        at += 3;
-        let touched = self.slots.intern(&self.shape, &keys, ends.map(|ends| &**ends), rows.num_rows());
-        let slots = touched.slots;
-        for (slot, time) in slots.iter().zip(event_times.values()) {
-            self.slots.event_times[*slot as usize] = *time;
-        }
-        if self.spec.retracts {
-            let weights = state_column::<Int64Array>(columns, at)?;
-            for (row, slot) in slots.iter().enumerate() {
-                self.slots.rows[*slot as usize] = if deleted.value(row) { 0 } else { weights.value(row) };
-            }
-            at += 1;
-        }
-        for accumulator in &mut self.accumulators {
-            let width = accumulator.fields().len();
-            accumulator.grow(self.slots.capacity());
-            accumulator.import(&slots, &columns[at..at + width])?;
-            at += width;
-        }
+        let keys = self.shape.encode(&rows.columns()[..self.keys.len()])?;
+        let ends = self.window_ends(rows)?;
+        self.recall(&keys, ends.as_deref(), rows.num_rows())?;
+        let touched = self.slots.intern(&self.shape, &keys, ends.as_deref(), rows.num_rows());
+        self.import(rows, &touched.slots)?;
         self.slots.restored();
+        // All of it has to be written again.
+        (self.state.cursor, self.state.kept_cursor) = (Cursor::start(), Cursor::start());
         Ok(())
     }
 
@@ -134,13 +148,18 @@ impl Store for Aggregate {
         }
         self.slots.edge = self.slots.edge.max(edge);
         self.slots.restored();
+        self.tidy();
     }
 
     fn keep(&mut self) {
         self.state.undo.clear();
         let touched = self.slots.keep();
+        if !touched.is_empty() {
+            self.state.row_bytes = (self.rows_size() / self.slots.capacity()).max(ROW_BYTES / 2);
+        }
         self.forget(&touched);
-        self.state.kept_cursor = self.state.cursor;
+        self.tidy();
+        self.state.kept_cursor = self.state.cursor.clone();
     }
 
     fn undo(&mut self) {
@@ -155,7 +174,8 @@ impl Store for Aggregate {
             }
         }
         self.before.clear();
-        self.state.cursor = self.state.kept_cursor;
+        self.closing = None;
+        self.state.cursor = self.state.kept_cursor.clone();
     }
 
     fn clear(&mut self) {
@@ -165,29 +185,106 @@ impl Store for Aggregate {
         }
         self.before.clear();
         self.state.undo.clear();
-        (self.state.cursor, self.state.kept_cursor) = (START, START);
+        (self.cold, self.closing) = (None, None);
+        (self.state.cursor, self.state.kept_cursor) = (Cursor::start(), Cursor::start());
     }
 
     fn image(&self, rows: usize) -> Result<Vec<RecordBatch>> {
         let slots: Vec<u32> = self.slots.windows.values().flat_map(|window| window.slots.iter().copied()).collect();
         let slots: Vec<u32> = slots.into_iter().filter(|slot| self.present(*slot)).collect();
-        slots.chunks(rows.max(1)).map(|part| self.export(part)).collect()
+        let mut image = slots.chunks(rows.max(1)).map(|part| self.export(part)).collect::<Result<Vec<_>>>()?;
+        image.extend(self.cold_image(rows.max(1))?);
+        Ok(image)
     }
 
     fn len(&self) -> usize {
         let windows = self.slots.windows.values();
-        match self.spec.retracts {
+        let in_memory: usize = match self.spec.retracts {
             false => windows.map(|window| window.slots.len()).sum(),
             true => windows.map(|window| window.slots.iter().filter(|slot| self.present(**slot)).count()).sum(),
-        }
+        };
+        in_memory + self.cold_len()
     }
 
     fn size(&self) -> usize {
-        self.slots.size() + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+        self.rows_size() + self.spilled().size
+    }
+
+    /// Before and after: saved for a failed commit and the next flush, and in the delta as columns and as bytes.
+    fn pending(&self) -> usize {
+        self.slots.touched_count() * 4 * self.state.row_bytes
+    }
+
+    fn spill(&mut self, spills: &Arc<Spills>) -> Result<bool> {
+        self.spill_all(spills).map(|()| true)
+    }
+
+    fn spilled(&self) -> Spilled {
+        let size = self.cold.as_ref().map_or(0, |cold| cold.spill.size());
+        Spilled { keys: self.cold_len(), size }
     }
 }
 
 impl Aggregate {
+    fn rows_size(&self) -> usize {
+        self.slots.size() + self.accumulators.iter().map(|accumulator| accumulator.size()).sum::<usize>()
+    }
+
+    /// After a commit: windows on disk that have closed go.
+    fn tidy(&mut self) {
+        // What can't be removed takes room on disk, until the store spills again and fails with the reason.
+        if let Err(error) = self.forget_closed() {
+            tracing::warn!(%error, "closed windows stay on disk");
+        }
+    }
+
+    /// Groups in memory from a window's end and a number on, and where to go on; `None` at the end.
+    fn memory_slice(&self, (mut end, mut number): (i64, usize), rows: usize) -> (Vec<u32>, Option<(i64, usize)>) {
+        let mut slots = Vec::new();
+        for (window_end, window) in self.slots.windows.range(end..) {
+            if *window_end != end {
+                (end, number) = (*window_end, 0);
+            }
+            // Groups come in the order of their numbers, which new ones never change.
+            let from = number.min(window.slots.len());
+            let more = rows - slots.len();
+            let to = window.slots.len().min(from + more);
+            slots.extend(window.slots[from..to].iter().filter(|slot| self.present(**slot)));
+            number = to;
+            if slots.len() >= rows || to - from == more {
+                break;
+            }
+        }
+        let last = self.slots.windows.last_key_value();
+        let through = last.is_none_or(|(last, window)| *last < end || (*last == end && number >= window.slots.len()));
+        (slots, (!through).then_some((end, number)))
+    }
+
+    /// Takes rows of state into the given slots.
+    pub(super) fn import(&mut self, rows: &RecordBatch, slots: &[u32]) -> Result<()> {
+        let columns = rows.columns();
+        let mut at = self.keys.len() + usize::from(self.spec.window.is_some());
+        let event_times = state_column::<Int64Array>(columns, at + 1)?;
+        let deleted = state_column::<BooleanArray>(columns, at + 2)?;
+        at += 3;
+        for (slot, time) in slots.iter().zip(event_times.values()) {
+            self.slots.event_times[*slot as usize] = *time;
+        }
+        if self.spec.retracts {
+            let weights = state_column::<Int64Array>(columns, at)?;
+            for (row, slot) in slots.iter().enumerate() {
+                self.slots.rows[*slot as usize] = if deleted.value(row) { 0 } else { weights.value(row) };
+            }
+            at += 1;
+        }
+        for accumulator in &mut self.accumulators {
+            let width = accumulator.fields().len();
+            accumulator.grow(self.slots.capacity());
+            accumulator.import(slots, &columns[at..at + width])?;
+            at += width;
+        }
+        Ok(())
+    }
     /// Whether the group has a result.
     pub(super) fn alive(&self, slot: u32) -> bool {
         !self.spec.retracts || self.slots.rows[slot as usize] > 0
@@ -203,11 +300,16 @@ impl Aggregate {
         if !self.spec.retracts || self.spec.window.is_some() {
             return;
         }
+        let spilled = self.cold.as_ref().is_some_and(|cold| !cold.spill.is_empty());
         for slot in touched.iter().filter(|slot| self.slots.rows[**slot as usize] == 0) {
             self.accumulators.iter_mut().for_each(|accumulator| accumulator.reset(*slot));
         }
-        if let Some(numbers) = self.slots.forget() {
-            self.state.cursor.1 = numbers.partition_point(|number| (*number as usize) < self.state.cursor.1);
+        // A group that is on disk too has to be known until it is gone there.
+        if !spilled
+            && let Some(numbers) = self.slots.forget()
+            && let Some((_, next)) = &mut self.state.cursor.memory
+        {
+            *next = numbers.partition_point(|number| (*number as usize) < *next);
         }
     }
 
@@ -247,7 +349,7 @@ impl Aggregate {
     }
 
     /// Rows of state.
-    fn export(&self, slots: &[u32]) -> Result<RecordBatch> {
+    pub(super) fn export(&self, slots: &[u32]) -> Result<RecordBatch> {
         let by_slot = |values: &[i64]| -> ArrayRef {
             Arc::new(Int64Array::from_iter_values(slots.iter().map(|slot| values[*slot as usize])))
         };
