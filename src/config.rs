@@ -16,6 +16,7 @@ use crate::contract::Strategy;
 use crate::error::{Error, Result, nearest};
 use crate::job::{SchemaRegistration, TopicsCreate};
 use crate::task::names::Names;
+use crate::task::restorer::Restoring;
 use crate::task::run::Delivery;
 
 /// Where the file is looked for when neither `--config` nor `TIDEMILL_CONFIG` names one.
@@ -362,6 +363,7 @@ impl Settings {
             max_poll_records: typed.limits.poll_records,
             max_record_bytes: typed.limits.record_bytes,
             checkpoint_interval: typed.state.checkpoint_interval,
+            restoring: Restoring::Threads,
         }
     }
 }

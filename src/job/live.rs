@@ -105,6 +105,7 @@ pub fn prepare_as(
         max_poll_records: settings.max_poll_records,
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
         checkpoint_interval: settings.checkpoint_interval,
+        restoring: settings.restoring,
         permit: Some(Arc::new(Fence::live(site, &names))),
         plan: Arc::new(plan),
     };

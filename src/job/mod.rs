@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::contract::Registry;
 use crate::log::Log;
+use crate::task::restorer::Restoring;
 use crate::task::run::Delivery;
 
 /// Where a job runs.
@@ -57,6 +58,7 @@ pub struct Settings {
     /// Upper bound of a record that is written, in bytes.
     pub max_record_bytes: usize,
     pub checkpoint_interval: Duration,
+    pub restoring: Restoring,
 }
 
 /// `topics.create`: which topics are created when they are missing.
@@ -91,6 +93,7 @@ impl Default for Settings {
             max_poll_records: 20_000,
             max_record_bytes: 1_000_000,
             checkpoint_interval: Duration::from_secs(10),
+            restoring: Restoring::Threads,
         }
     }
 }
