@@ -17,6 +17,7 @@ use crate::error::{Error, Result, nearest};
 use crate::job::{SchemaRegistration, TopicsCreate};
 use crate::store::memory::{self, Memory};
 use crate::task::names::Names;
+use crate::task::restorer::Restoring;
 use crate::task::run::Delivery;
 
 /// Where the file is looked for when neither `--config` nor `TIDEMILL_CONFIG` names one.
@@ -382,6 +383,7 @@ impl Settings {
             max_record_bytes: typed.limits.record_bytes,
             checkpoint_interval: typed.state.checkpoint_interval,
             memory: Memory::of(typed.memory.budget),
+            restoring: Restoring::Threads,
         }
     }
 }

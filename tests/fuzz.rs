@@ -74,7 +74,7 @@ fn changelog() {
     ])
     .unwrap();
     let commit = br#"{"generation":1,"number":1,"previous":0,"edge":0,"positions":[],"watermarks":[],"extra":null}"#;
-    let ipc = to_ipc(&rows).unwrap();
+    let ipc = to_ipc(std::slice::from_ref(&rows)).unwrap();
     let message = [&[commit.len() as u8 + 1][..], commit, &ipc].concat();
     run(targets::changelog, &[ipc, message, commit.to_vec(), b"\x031/2".to_vec(), vec![]]);
 }

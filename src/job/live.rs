@@ -109,6 +109,7 @@ pub fn prepare_as(
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
         checkpoint_interval: settings.checkpoint_interval,
         memory: settings.memory.clone(),
+        restoring: settings.restoring,
         permit: Some(Arc::new(Fence::live(site, &names))),
         plan: Arc::new(plan),
     };

@@ -26,6 +26,7 @@ use std::time::Duration;
 use crate::contract::Registry;
 use crate::log::Log;
 use crate::store::memory::Memory;
+use crate::task::restorer::Restoring;
 use crate::task::run::Delivery;
 
 /// Where a job runs.
@@ -60,6 +61,7 @@ pub struct Settings {
     pub checkpoint_interval: Duration,
     /// Shared by all that runs in the process.
     pub memory: Memory,
+    pub restoring: Restoring,
 }
 
 /// `topics.create`: which topics are created when they are missing.
@@ -95,6 +97,7 @@ impl Default for Settings {
             max_record_bytes: 1_000_000,
             checkpoint_interval: Duration::from_secs(10),
             memory: Memory::default(),
+            restoring: Restoring::Threads,
         }
     }
 }

@@ -31,7 +31,7 @@ impl RowCodec {
                 let bytes = converter.convert_columns(rows.columns()).map_err(|e| broken("rows as bytes", e))?;
                 (0..rows.num_rows()).try_for_each(|row| visit(row, bytes.row(row).data()))
             }
-            None => (0..rows.num_rows()).try_for_each(|row| visit(row, &to_ipc(&rows.slice(row, 1))?)),
+            None => (0..rows.num_rows()).try_for_each(|row| visit(row, &to_ipc(&[rows.slice(row, 1)])?)),
         }
     }
 

@@ -93,7 +93,7 @@ pub fn encode(
 /// # Errors
 /// `Failed` when a single row is larger.
 pub fn split_ipc(rows: &RecordBatch, max_bytes: usize, emit: &mut impl FnMut(Vec<u8>)) -> Result<()> {
-    let bytes = to_ipc(rows)?;
+    let bytes = to_ipc(std::slice::from_ref(rows))?;
     if bytes.len() <= max_bytes {
         emit(bytes);
         return Ok(());
@@ -112,12 +112,14 @@ pub fn split_ipc(rows: &RecordBatch, max_bytes: usize, emit: &mut impl FnMut(Vec
     Ok(())
 }
 
-/// One batch as an Arrow IPC stream, with a checksum behind it.
-pub fn to_ipc(rows: &RecordBatch) -> Result<Vec<u8>> {
+/// Batches of one schema (at least one) as an Arrow IPC stream, with a checksum behind it.
+pub fn to_ipc(batches: &[RecordBatch]) -> Result<Vec<u8>> {
     let failed = |e| Error::failed(format!("encode rows of state: {e}"));
     let options = IpcWriteOptions::default().try_with_compression(Some(CompressionType::LZ4_FRAME)).map_err(failed)?;
-    let mut writer = StreamWriter::try_new_with_options(Vec::new(), rows.schema_ref(), options).map_err(failed)?;
-    writer.write(rows).map_err(failed)?;
+    let mut writer = StreamWriter::try_new_with_options(Vec::new(), batches[0].schema_ref(), options).map_err(failed)?;
+    for rows in batches {
+        writer.write(rows).map_err(failed)?;
+    }
     let mut bytes = writer.into_inner().map_err(failed)?;
     bytes.extend_from_slice(&crc32fast::hash(&bytes).to_be_bytes());
     Ok(bytes)
@@ -154,18 +156,22 @@ pub struct Fold {
     rows: Vec<RecordBatch>,
     /// Part read last, and of how many; (0, 0) between commits.
     part: (usize, usize),
+    /// Rows taken into the store.
+    taken_rows: u64,
+    /// Batches taken into the store, where somebody wants them.
+    tail: Option<Vec<RecordBatch>>,
 }
 
 impl Fold {
     /// From the start of the changelog. The log may begin in mid-history, since the rolling snapshot allows its head to be deleted.
     pub fn new(generation: u32) -> Fold {
-        Fold { generation, last: None, known: 0, rows: Vec::new(), part: (0, 0) }
+        Fold { generation, last: None, known: 0, rows: Vec::new(), part: (0, 0), taken_rows: 0, tail: None }
     }
 
     /// From a checkpoint: the store holds its image already. Commits up to the checkpoint's are skipped.
     pub fn after(checkpoint: CommitRecord) -> Fold {
         let (generation, known) = (checkpoint.generation, checkpoint.number);
-        Fold { generation, last: Some(checkpoint), known, rows: Vec::new(), part: (0, 0) }
+        Fold { generation, last: Some(checkpoint), known, rows: Vec::new(), part: (0, 0), taken_rows: 0, tail: None }
     }
 
     /// Takes the next messages. A commit is applied when its last part is there; windows that it closed leave the store.
@@ -183,6 +189,21 @@ impl Fold {
     /// The last commit that is in the store.
     pub fn last(&self) -> Option<&CommitRecord> {
         self.last.as_ref()
+    }
+
+    /// Keeps what is taken from here on for [`Fold::take_tail`].
+    pub fn keep_tail(&mut self) {
+        self.tail.get_or_insert_default();
+    }
+
+    /// What was taken since the tail is kept, or since the last call.
+    pub fn take_tail(&mut self) -> Vec<RecordBatch> {
+        self.tail.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// Rows taken into the store so far.
+    pub fn taken_rows(&self) -> u64 {
+        self.taken_rows
     }
 
     /// Whether the messages taken so far end within a commit: at the log's end that is corruption.
@@ -248,9 +269,13 @@ impl Fold {
         }
         for rows in &rows {
             store.apply(rows)?;
+            self.taken_rows += rows.num_rows() as u64;
         }
         store.expire(record.edge);
         self.last = Some(record);
+        if let Some(tail) = &mut self.tail {
+            tail.extend(rows);
+        }
         Ok(())
     }
 }

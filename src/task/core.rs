@@ -3,11 +3,14 @@
 //! ```text
 //!              Assigned             Restored            Processed (first)
 //!   ── none ─────────────▶ restoring ─────────▶ running ─────────────────▶ open transaction
-//!        ▲                                        ▲ ▲  Committed: keep          │ due, revoked, ended, stopped
-//!        │ Revoked: commit first, then release    │ └────────────────── committing ◀──┘
-//!        │ Lost: abort                            │                        │ failed
-//!        └────────────────────────────────────────┴── abort, go back to the last commit
+//!        ▲                   ▲                    ▲ ▲  Committed: keep          │ due, revoked, ended, stopped
+//!        │ Revoked: commit   │                    │ └────────────────── committing ◀──┘
+//!        │ first, then       │ go back to the     │                        │ failed
+//!        │ release           │ last commit        │                        ▼
+//!        │ Lost: abort       └──────────────────────────────────────── abort, those that ran
+//!        └────────────────────────────────────────┘
 //! ```
+//! A task restores beside the others: those that run go on, and the transaction that is open goes on, too.
 //!
 //! Invariant: no clock and no I/O; time comes in as milliseconds of any monotonic clock. A rebalance is an event, never an error.
 
@@ -115,7 +118,7 @@ pub enum Outcome {
 /// What to do, in this order.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Build the task from its committed state, then deliver its records.
+    /// Begin to build the task from its committed state; `Restored` says that it delivers.
     Restore(TaskId),
     Begin,
     Commit,
@@ -127,7 +130,7 @@ pub enum Action {
     Reopen,
     /// Read the stable offsets: did the last commit happen?
     Ask,
-    /// All tasks go back to the last commit and deliver from there.
+    /// All tasks that run are forgotten: a `Restore` of each follows.
     GoBack,
     /// Forget the task.
     Drop(TaskId),
@@ -147,9 +150,8 @@ pub struct Core {
     /// The sub-topology that a lead topic stands for: its partitions are tasks.
     leads: BTreeMap<Topic, usize>,
     held: BTreeSet<TaskId>,
+    /// Of these.
     restoring: BTreeSet<TaskId>,
-    /// To be restored once the open transaction is over: a restore may take longer than a transaction.
-    arrived: BTreeSet<TaskId>,
     /// To be released once the open transaction is over.
     revoked: Vec<TopicPartition>,
     ended: bool,
@@ -173,7 +175,6 @@ impl Core {
             leads,
             held: BTreeSet::new(),
             restoring: BTreeSet::new(),
-            arrived: BTreeSet::new(),
             revoked: Vec::new(),
             ended: false,
             stopping: false,
@@ -251,16 +252,14 @@ impl Core {
         let tasks = self.tasks_of(&partitions);
         self.held.extend(&tasks);
         self.restoring.extend(&tasks);
-        self.arrived.extend(tasks);
-        match &self.open {
-            None => self.restore(),
-            Some(_) if self.committing => Vec::new(),
-            Some(_) => self.commit(),
-        }
+        tasks.into_iter().map(Action::Restore).collect()
     }
 
-    fn restore(&mut self) -> Vec<Action> {
-        std::mem::take(&mut self.arrived).into_iter().map(Action::Restore).collect()
+    /// What a failed transaction did is undone: the tasks that ran are restored. Those that restore have done nothing yet.
+    fn go_back(&mut self) -> Vec<Action> {
+        let ran: Vec<TaskId> = self.held.difference(&self.restoring).copied().collect();
+        self.restoring.extend(&ran);
+        std::iter::once(Action::GoBack).chain(ran.into_iter().map(Action::Restore)).collect()
     }
 
     fn revoked(&mut self, partitions: Vec<TopicPartition>) -> Vec<Action> {
@@ -270,14 +269,16 @@ impl Core {
 
     fn lost(&mut self, partitions: &[TopicPartition]) -> Vec<Action> {
         let mut actions = Vec::new();
-        if self.open.take().is_some() {
+        let open = self.open.take().is_some();
+        if open {
             self.committing = false;
             actions.push(Action::Abort);
         }
         self.revoked.retain(|partition| !partitions.contains(partition));
         actions.extend(self.forget(partitions));
-        actions.push(Action::GoBack);
-        actions.extend(self.restore());
+        if open {
+            actions.extend(self.go_back());
+        }
         self.ended = false;
         if self.stopping {
             actions.extend(self.finish_or_leave());
@@ -329,7 +330,6 @@ impl Core {
             self.commits += 1;
         }
         actions.extend(self.release());
-        actions.extend(self.restore());
         actions.extend(self.finish_or_leave());
         actions
     }
@@ -359,7 +359,6 @@ impl Core {
         let tasks = self.tasks_of(partitions);
         self.held.retain(|task| !tasks.contains(task));
         self.restoring.retain(|task| !tasks.contains(task));
-        self.arrived.retain(|task| !tasks.contains(task));
         tasks.into_iter().map(Action::Drop).collect()
     }
 
@@ -382,8 +381,7 @@ impl Core {
         self.open = None;
         self.committing = false;
         actions.extend(self.release());
-        actions.push(Action::GoBack);
-        actions.extend(self.restore());
+        actions.extend(self.go_back());
         if self.stopping {
             actions.extend(self.finish_or_leave());
         }
@@ -441,25 +439,37 @@ mod tests {
     }
 
     #[test]
-    fn an_assignment_commits_first_and_restores_then() {
+    fn a_task_restores_beside_those_that_run() {
         let mut core = running();
         core.on(Event::Processed { records: 10, bytes: 1 }, 10);
-        assert_eq!(core.on(Event::Assigned(vec![partition(2)]), 20), [Action::Commit]);
-        assert!(core.is_restoring());
-        assert_eq!(core.on(Event::Committed, 25), [Action::Keep, Action::Restore(task(2))]);
+        assert_eq!(core.on(Event::Assigned(vec![partition(2)]), 20), [Action::Restore(task(2))]);
+        assert!(core.is_restoring() && core.is_open());
+        assert_eq!(core.on(Event::Tick, 110), [Action::Commit]);
+        assert_eq!(core.on(Event::Committed, 115), [Action::Keep]);
+        core.on(Event::Restored(task(2)), 120);
+        assert!(!core.is_restoring());
     }
 
     #[test]
-    fn what_arrived_is_restored_after_a_failed_commit_too() {
+    fn a_failed_commit_restores_those_that_ran() {
         let mut core = running();
         core.on(Event::Processed { records: 10, bytes: 1 }, 10);
         core.on(Event::Assigned(vec![partition(2)]), 20);
+        core.on(Event::Tick, 200);
         let aborted = Error::new(Kind::Abort, "generation id is not valid");
-        let actions = core.on(Event::CommitFailed(aborted), 25);
-        assert_eq!(actions, [Action::Abort, Action::GoBack, Action::Restore(task(2))]);
-        core.on(Event::Processed { records: 10, bytes: 1 }, 30);
-        core.on(Event::Assigned(vec![partition(3)]), 40);
-        assert_eq!(core.on(Event::Lost(vec![partition(3)]), 41), [Action::Abort, Action::Drop(task(3)), Action::GoBack]);
+        let actions = core.on(Event::CommitFailed(aborted), 201);
+        assert_eq!(actions, [Action::Abort, Action::GoBack, Action::Restore(task(0)), Action::Restore(task(1))]);
+        assert!(core.is_restoring(), "nothing has come to its end meanwhile");
+        // Nothing is open, so nothing has to be undone.
+        assert_eq!(core.on(Event::Lost(vec![partition(2)]), 202), [Action::Drop(task(2))]);
+    }
+
+    #[test]
+    fn what_is_lost_in_a_transaction_undoes_it_for_all() {
+        let mut core = running();
+        core.on(Event::Processed { records: 10, bytes: 1 }, 10);
+        let lost = core.on(Event::Lost(vec![partition(1)]), 20);
+        assert_eq!(lost, [Action::Abort, Action::Drop(task(1)), Action::GoBack, Action::Restore(task(0))]);
     }
 
     #[test]
@@ -482,7 +492,8 @@ mod tests {
         core.on(Event::Processed { records: 10, bytes: 1 }, 10);
         core.on(Event::Tick, 200);
         let aborted = Error::new(Kind::Abort, "generation id is not valid");
-        assert_eq!(core.on(Event::CommitFailed(aborted), 201), [Action::Abort, Action::GoBack]);
+        let back = [Action::Abort, Action::GoBack, Action::Restore(task(0)), Action::Restore(task(1))];
+        assert_eq!(core.on(Event::CommitFailed(aborted), 201), back);
     }
 
     #[test]

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::BooleanArray;
+use arrow::array::{BooleanArray, RecordBatch};
 
 use crate::contract::{AvroSchema, WriterId};
 use crate::error::{Error, Kind, Result};
@@ -98,6 +98,8 @@ pub struct Task {
     /// What is under way; it has stopped so that its output can be sent.
     unfinished: Option<Unfinished>,
     flow: Flow,
+    /// The delta of each store in the commit being prepared, by operator.
+    deltas: Vec<(String, RecordBatch)>,
 }
 
 /// When a step that makes much output stops for it to be sent.
@@ -220,6 +222,7 @@ impl Task {
             wrapped: false,
             unfinished: None,
             flow: Flow { rows: usize::MAX, bytes: usize::MAX },
+            deltas: Vec::new(),
         })
     }
 
@@ -227,6 +230,20 @@ impl Task {
     pub fn stores(&mut self) -> impl Iterator<Item = (&str, &mut dyn Store)> {
         let ids = self.plan.topology.nodes.iter();
         self.nodes.iter_mut().zip(ids).filter_map(|(node, spec)| Some((spec.id.as_str(), node.operator.as_mut()?.store()?)))
+    }
+
+    /// The store of a stateful operator of the sub-topology.
+    pub fn store(&mut self, operator: &str) -> &mut dyn Store {
+        let found = self.stores().find(|(id, _)| *id == operator);
+        found.expect("the plan's stateful nodes have stores").1
+    }
+
+    /// Takes the operators, with their stores, of another task of the same plan that has processed nothing.
+    pub fn adopt(&mut self, other: Task) {
+        assert_eq!(self.id, other.id, "stores belong to their task");
+        for (node, other) in self.nodes.iter_mut().zip(other.nodes) {
+            node.operator = other.operator;
+        }
     }
 
     /// After the stores have been restored: goes on after commit `commit` with the watermarks that the feeds were given.
@@ -526,6 +543,11 @@ impl Task {
         std::mem::take(&mut self.wrapped)
     }
 
+    /// What the commit that was kept changed in the stores, by operator.
+    pub fn take_deltas(&mut self) -> Vec<(String, RecordBatch)> {
+        std::mem::take(&mut self.deltas)
+    }
+
     /// Where the source partitions stand, each once.
     fn feed_states(&self) -> BTreeMap<TopicPartition, FeedState> {
         let mut states: BTreeMap<TopicPartition, FeedState> = BTreeMap::new();
@@ -591,6 +613,7 @@ impl Task {
             let (partition, bytes) = (Partition(self.id.number), plan.message_bytes);
             let messages = changelog::encode(&record, delta.as_ref(), slice.rows.as_ref(), partition, 0, bytes)?;
             prepared.outgoing.push((plan.names.changelog(id)?, messages));
+            self.deltas.extend(delta.map(|delta| (id.to_string(), delta)));
         }
         self.wrapped = wrapped;
         Ok(())
@@ -788,6 +811,12 @@ fn fails(rejected: &Rejected, from: &TopicPartition) -> Error {
 /// The chunk that holds the record: the one at hand, or one of this commit.
 fn original<'a>(chunk: Option<&'a Chunk>, recent: &'a [Chunk], from: &TopicPartition, offset: Offset) -> Option<&'a Chunk> {
     chunk.into_iter().chain(recent).find(|chunk| chunk.partition == *from && chunk.row_of(offset).is_some())
+}
+
+/// The operator of a node with state, empty.
+pub fn stateful_operator(plan: &Plan, id: &str) -> Result<Option<Box<dyn Operator>>> {
+    let node = plan.topology.nodes.iter().find(|node| node.id == id && node.operation.stateful());
+    node.map_or(Ok(None), |node| operator(&node.operation))
 }
 
 fn operator(operation: &Operation) -> Result<Option<Box<dyn Operator>>> {

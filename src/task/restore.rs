@@ -3,6 +3,8 @@
 //! The bound is the changelog's *high watermark*, read `read_committed`: a decided transaction whose markers are still on their
 //! way would lose its last delta under the last stable offset (KAFKA-10167).
 //!
+//! A task that was read ahead as a standby (`task::standby`) brings its stores along: then only what its changelog got since is read.
+//!
 //! Invariant: state and offsets are of one commit. Where they differ, the pipeline stops and prints both.
 
 use std::collections::BTreeMap;
@@ -12,49 +14,67 @@ use std::time::Duration;
 use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Isolation, Log};
 use crate::record::{NextOffset, OffsetVector, TopicPartition};
-use crate::store::Store;
-use crate::store::changelog::{CommitRecord, Fold};
-use crate::store::checkpoint::{Checkpoint, Checkpoints};
+use crate::store::changelog::CommitRecord;
+use crate::store::checkpoint::Checkpoints;
 use crate::store::memory::Memory;
 use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
 use crate::task::graph::Task;
 use crate::task::plan::{Plan, Reads, TaskId};
 use crate::task::progress::{self, TaskState};
+use crate::task::replica::{Basis, Replica};
+use crate::task::watch::Watch;
 use crate::watermark::Watermark;
 
 /// Where a restore gets its bytes from.
-pub struct Sources<'a> {
-    pub log: &'a dyn Log,
-    pub checkpoints: Option<&'a Checkpoints>,
+#[derive(Clone)]
+pub struct Sources {
+    pub log: Arc<dyn Log>,
+    pub checkpoints: Option<Arc<Checkpoints>>,
+    /// Whether the local checkpoints may be read.
+    pub trusted: bool,
     /// Where partitions begin that have no committed offset and no state.
-    pub start: &'a OffsetVector,
+    pub start: Arc<OffsetVector>,
     /// What the stores may hold of it.
-    pub memory: &'a Memory,
+    pub memory: Memory,
 }
 
-/// Keys and time of a restore.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// A task as of its last commit.
 pub struct Restored {
-    /// Held by the stores in the end.
+    pub task: Task,
+    /// Keys held by the stores in the end.
     pub rows: u64,
-    /// Of these, from the local checkpoint (some may have been replaced since).
+    /// Rows taken from local checkpoints, and from changelogs; a key may have come more than once.
     pub from_checkpoint: u64,
+    pub from_changelog: u64,
     pub elapsed: Duration,
+    /// Where its changelogs ended.
+    pub changelogs: OffsetVector,
+    /// What the local checkpoints lack, by operator.
+    pub bases: BTreeMap<String, Basis>,
+}
+
+/// The stores of a task that were restored ahead, by operator.
+pub struct Warm {
+    pub task: Task,
+    pub replicas: BTreeMap<String, Replica>,
 }
 
 /// Builds the task as of its last commit.
 ///
 /// # Errors
 /// `Config` when offsets and state are not of one commit, or the offsets lie outside the log; `Corrupt` when the changelog is broken;
-/// `Away` when the broker can't be asked.
-pub fn restore(plan: &Arc<Plan>, id: TaskId, sources: &Sources<'_>) -> Result<(Task, Restored)> {
+/// `Fenced` when another member committed meanwhile; `Away` when the broker can't be asked, or the watch was told to stop.
+pub fn restore(plan: &Arc<Plan>, id: TaskId, sources: &Sources, warm: Option<Warm>, watch: &Watch) -> Result<Restored> {
+    watch.begin();
     let mut partitions: Vec<TopicPartition> = plan.inputs(id).into_iter().map(|input| input.partition).collect();
     partitions.sort();
     partitions.dedup();
     let group = plan.names.group();
     let committed = sources.log.committed(&group, &partitions)?;
-    let restored = restore_from(plan, id, &partitions, &committed, sources);
+    watch.found(committed.iter().map(|(partition, offset)| (partition.clone(), offset.next)).collect());
+    let ahead = warm.is_some();
+    let restored = restore_from(plan, id, &partitions, &committed, sources, warm, watch);
     let Err(error) = &restored else { return restored };
     if error.kind == Kind::Away {
         return restored;
@@ -64,11 +84,12 @@ pub fn restore(plan: &Arc<Plan>, id: TaskId, sources: &Sources<'_>) -> Result<(T
         let message = format!("task {id} of group \"{group}\": another member committed while it was restored");
         return Err(Error::new(Kind::Fenced, message));
     }
-    if sources.checkpoints.is_some() {
+    if (sources.checkpoints.is_some() && sources.trusted) || ahead {
         // A process that slept while it wrote its local copy may have taken another owner's commits for its own. The changelog decides.
         tracing::warn!(task = %id, %error, "the local checkpoint is left out: the state is read from its changelog alone");
-        let sources = Sources { checkpoints: None, ..*sources };
-        return restore_from(plan, id, &partitions, &committed, &sources);
+        let sources = Sources { trusted: false, ..sources.clone() };
+        watch.begin();
+        return restore_from(plan, id, &partitions, &committed, &sources, None, watch);
     }
     restored
 }
@@ -78,36 +99,53 @@ fn restore_from(
     id: TaskId,
     partitions: &[TopicPartition],
     committed: &CommittedOffsets,
-    sources: &Sources<'_>,
-) -> Result<(Task, Restored)> {
+    sources: &Sources,
+    warm: Option<Warm>,
+    watch: &Watch,
+) -> Result<Restored> {
     let clock = sources.log.clock();
     let began = clock.now();
-    let mut restored = Restored::default();
-    let mut state = committed_state(plan, id, committed, sources.start)?;
+    let mut state = committed_state(plan, id, committed, &sources.start)?;
     let mut task = Task::new(plan.clone(), id, &state)?;
-    let (last, edges) = restore_stores(plan, &mut task, sources, &mut restored)?;
+    let mut replicas = match warm {
+        Some(warm) => {
+            task.adopt(warm.task);
+            warm.replicas
+        }
+        None => BTreeMap::new(),
+    };
+    let changelogs = restore_stores(plan, &mut task, &mut replicas, sources, watch)?;
+    let last = last_commit(plan, id, &replicas)?;
     let mut commit = 0;
     for (partition, offset) in committed {
         commit = commit.max(progress::commit_of(partition, offset)?);
     }
-    if !edges.is_empty() {
-        commit = last.as_ref().map_or(0, |record| record.number);
-        if let Some(corrected) = agree(plan, id, partitions, committed, last.as_ref())? {
+    if !replicas.is_empty() {
+        commit = last.map_or(0, |record| record.number);
+        if let Some(corrected) = agree(plan, id, partitions, committed, last)? {
+            let stores = std::mem::replace(&mut task, Task::new(plan.clone(), id, &corrected)?);
+            task.adopt(stores);
             state = corrected;
-            task = Task::new(plan.clone(), id, &state)?;
-            restore_stores(plan, &mut task, sources, &mut restored)?;
         }
     }
-    check_bounds(sources.log, &state)?;
-    for (id, edge) in edges {
-        if let Some((_, store)) = task.stores().find(|(store, _)| *store == id) {
-            store.expire(edge);
-            store.keep();
-        }
+    check_bounds(sources.log.as_ref(), &state)?;
+    for (id, replica) in &replicas {
+        let store = task.store(id);
+        store.expire(replica.edge());
+        store.keep();
     }
     task.resume(commit)?;
-    restored.elapsed = clock.since(began);
-    Ok((task, restored))
+    let (mut rows, mut from_checkpoint, mut from_changelog, mut bases) = (0, 0, 0, BTreeMap::new());
+    for (id, mut replica) in replicas {
+        let store = task.store(&id);
+        rows += store.len() as u64;
+        (from_checkpoint, from_changelog) =
+            (from_checkpoint + replica.from_checkpoint, from_changelog + replica.from_changelog());
+        if sources.checkpoints.is_some() {
+            bases.insert(id, replica.take_basis(store)?);
+        }
+    }
+    Ok(Restored { task, rows, from_checkpoint, from_changelog, elapsed: clock.since(began), changelogs, bases })
 }
 
 /// What the group's offsets say; a partition without one begins where the run does.
@@ -130,122 +168,54 @@ fn committed_state(plan: &Plan, id: TaskId, committed: &CommittedOffsets, start:
     Ok(state)
 }
 
-/// Stores by operator id, with the edge watermark of their last commit.
-type Edges = Vec<(String, Watermark)>;
-
-/// Every store of the task from its checkpoint and changelog. Returns the record of the last commit; all stores must be of the same.
+/// Every store of the task from its replica, its checkpoint and its changelog. Returns where the changelogs end.
 fn restore_stores(
     plan: &Plan,
     task: &mut Task,
-    sources: &Sources<'_>,
-    restored: &mut Restored,
-) -> Result<(Option<CommitRecord>, Edges)> {
-    let mut last: Option<(String, CommitRecord)> = None;
-    let mut edges = Vec::new();
+    replicas: &mut BTreeMap<String, Replica>,
+    sources: &Sources,
+    watch: &Watch,
+) -> Result<OffsetVector> {
+    let log = sources.log.as_ref();
+    let mut changelogs = Vec::new();
     for (_, id) in plan.stateful_nodes(task.id.sub) {
-        let Some(record) = restore_store(plan, task, id, sources, restored)? else {
-            edges.push((id.to_string(), Watermark::MIN));
-            continue;
-        };
-        edges.push((id.to_string(), record.edge));
-        match &last {
+        changelogs.push((id, plan.names.changelog(id)?.partition(task.id.number)));
+    }
+    let only: Vec<TopicPartition> = changelogs.iter().map(|(_, partition)| partition.clone()).collect();
+    if only.is_empty() {
+        return Ok(OffsetVector::new());
+    }
+    let ends = log.end_offsets(&only, Isolation::Uncommitted)?;
+    let of = task.id;
+    for (id, partition) in &changelogs {
+        let store = task.store(id);
+        if !replicas.contains_key(*id) {
+            let replica = Replica::begin(plan, of, id, ends[partition], sources, store, watch)?;
+            replicas.insert((*id).to_string(), replica);
+        }
+        let replica = replicas.get_mut(*id).expect("it was just put there");
+        replica.read_to(ends[partition], sources, store, watch)?;
+    }
+    Ok(ends)
+}
+
+/// The record of the last commit; all stores must be of the same.
+fn last_commit<'a>(plan: &Plan, task: TaskId, replicas: &'a BTreeMap<String, Replica>) -> Result<Option<&'a CommitRecord>> {
+    let mut last: Option<(&str, &CommitRecord)> = None;
+    for (_, id) in plan.stateful_nodes(task.sub) {
+        let Some(record) = replicas[id].last() else { continue };
+        match last {
             Some((other, known)) if known.number != record.number => {
                 return Err(Error::corrupt(format!(
-                    "task {} of pipeline \"{}\": the changelog of \"{id}\" ends at commit {}, that of \"{other}\" at commit {}",
-                    task.id, plan.names.pipeline, record.number, known.number
+                    "task {task} of pipeline \"{}\": the changelog of \"{id}\" ends at commit {}, that of \"{other}\" at commit {}",
+                    plan.names.pipeline, record.number, known.number
                 ))
                 .hint("a changelog was cut off: rebuild with \"tidemill reset\" and a run from the earliest offset"));
             }
-            _ => last = Some((id.to_string(), record)),
+            _ => last = Some((id, record)),
         }
     }
-    Ok((last.map(|(_, record)| record), edges))
-}
-
-fn restore_store(
-    plan: &Plan,
-    task: &mut Task,
-    id: &str,
-    sources: &Sources<'_>,
-    restored: &mut Restored,
-) -> Result<Option<CommitRecord>> {
-    let name = task.id.to_string();
-    let partition = plan.names.changelog(id)?.partition(task.id.number);
-    let only = std::slice::from_ref(&partition);
-    let start = sources.log.start_offsets(only)?[&partition];
-    let end = sources.log.end_offsets(only, Isolation::Uncommitted)?[&partition];
-    let (_, store) = task.stores().find(|(store, _)| *store == id).expect("the plan's stateful nodes have stores");
-    store.clear();
-    let mut known = None;
-    let mut from = start;
-    if let Some(checkpoints) = sources.checkpoints
-        && let Some(Checkpoint { commit: record, changelog: position, image }) = checkpoints.load(&name, id)?
-    {
-        let usable = position >= start && position <= end && record.generation == plan.names.generation;
-        if usable {
-            for rows in &image {
-                store.apply(rows)?;
-                relieve(store, sources.memory)?;
-                restored.from_checkpoint += rows.num_rows() as u64;
-            }
-            (known, from) = (Some(record), position);
-        } else {
-            tracing::info!(%partition, %position, %start, "the local checkpoint does not reach into the changelog: it is left out");
-        }
-    }
-    let mut fold = known.map_or_else(|| Fold::new(plan.names.generation), Fold::after);
-    if from < end {
-        let mut reader = sources.log.reader(Isolation::Committed, &OffsetVector::from([(partition.clone(), from)]))?;
-        let clock = sources.log.clock();
-        let (mut said, mut heard) = (clock.now(), clock.now());
-        while reader.positions()[&partition] < end {
-            let chunks = reader.poll(Duration::from_millis(200), 100_000);
-            for chunk in chunks.map_err(|error| trimmed(sources.log, &partition, reader.positions()[&partition], error))? {
-                fold.take(&chunk, store)?;
-                relieve(store, sources.memory)?;
-                heard = clock.now();
-            }
-            let at = reader.positions()[&partition];
-            let percent = 100 * (at.0 - from.0) / (end.0 - from.0).max(1);
-            let waits = clock.since(heard) >= Duration::from_secs(5);
-            if clock.since(said) >= Duration::from_secs(if waits { 10 } else { 1 }) {
-                said = clock.now();
-                let why = if waits { "restoring, held up by a transaction that is not decided yet" } else { "restoring" };
-                tracing::info!(%partition, percent, %at, %end, rows = store.len(), "{why}");
-            }
-            if clock.since(heard) > Duration::from_secs(60) {
-                return Err(Error::away(format!("{partition}: nothing was read for 60 s at offset {at}, before the end {end}"))
-                    .hint(
-                        "an open transaction of a killed process may hold it back until its timeout; the restore is tried again",
-                    ));
-            }
-        }
-    }
-    if fold.unfinished() {
-        return Err(Error::corrupt(format!("{partition}: the changelog ends within a commit, at offset {end}"))
-            .hint("rebuild with \"tidemill reset\" and a run from the earliest offset"));
-    }
-    restored.rows += store.len() as u64;
-    Ok(fold.last().cloned())
-}
-
-/// What a store can't hold goes to disk while it is restored.
-fn relieve(store: &mut dyn Store, memory: &Memory) -> Result<()> {
-    let rows = store.size() - store.spilled().size;
-    if rows > memory.of_stores() || (rows > memory.of_stores() / 8 && memory.is_short()) {
-        store.spill(memory.spills())?;
-    }
-    Ok(())
-}
-
-/// A former owner that slept may trim the changelog as it wakes: what went was written again before, so the restore begins anew.
-fn trimmed(log: &dyn Log, partition: &TopicPartition, at: NextOffset, error: Error) -> Error {
-    match log.start_offsets(std::slice::from_ref(partition)) {
-        Ok(start) if start[partition] > at => {
-            Error::away(format!("{partition}: it was trimmed to {} while it was read at {at}", start[partition]))
-        }
-        _ => error,
-    }
+    Ok(last.map(|(_, record)| record))
 }
 
 /// Checks that offsets and state are of one commit. Returns another state where the changelog knows more than the offsets: of inboxes

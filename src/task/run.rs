@@ -23,10 +23,14 @@ use crate::task::ends::Ends;
 use crate::task::graph::{Flow, Prepared, Task};
 use crate::task::idle::{self, Quiet, Stand};
 use crate::task::letters::{Orphan, Sender};
+use crate::task::local::LocalCopies;
 use crate::task::permit::Permit;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::progress;
-use crate::task::restore::{self, Sources};
+use crate::task::replica::{Basis, Tail};
+use crate::task::restore::{Restored, Sources};
+use crate::task::restorer::{Restorer, Restoring};
+use crate::task::watch::RestoreProgress;
 use crate::watermark::Watermark;
 
 /// How outputs are delivered.
@@ -69,6 +73,7 @@ pub struct Run {
     pub checkpoint_interval: Duration,
     /// Of the process; changes no result.
     pub memory: Memory,
+    pub restoring: Restoring,
     /// Asked after every assignment before the first commit, and about once a second; `None`: it is always granted.
     pub permit: Option<Arc<dyn Permit>>,
 }
@@ -103,6 +108,8 @@ pub struct Progress {
     /// Of the keys, those on disk alone.
     pub spilled_keys: usize,
     pub restoring: bool,
+    /// How far each restore is.
+    pub restores: Vec<RestoreProgress>,
     /// Tasks are held and deliver.
     pub ready: bool,
     /// Schema ids that the registry could not be asked for; their records wait.
@@ -126,15 +133,18 @@ pub struct Worker {
     core: Core,
     consumer: Option<Box<dyn Consumer>>,
     producer: Box<dyn Producer>,
-    checkpoints: Option<Checkpoints>,
+    local: Option<LocalCopies>,
+    restorer: Restorer,
     tasks: BTreeMap<TaskId, Task>,
     /// Of a bounded run.
     ends: Option<Ends>,
     /// Tasks that were told that nothing more will come.
     finished: BTreeSet<TaskId>,
     parked: BTreeMap<TopicPartition, Parked>,
-    /// Polled and not yet taken, of the epoch that it was polled in: what interrupts a round must not lose the rest of a poll.
-    polled: (u64, VecDeque<Chunk>),
+    /// Polled and not yet taken: what interrupts a round must not lose the rest of a poll.
+    polled: VecDeque<Chunk>,
+    /// Paused until their tasks, which went back to their last commit, deliver again.
+    held_back: BTreeSet<TopicPartition>,
     actions: VecDeque<Action>,
     intended: CommittedOffsets,
     /// Made since the last commit, to be recorded with the next.
@@ -143,8 +153,6 @@ pub struct Worker {
     looked_at: Option<Moment>,
     /// Changelog positions at the start of each task's snapshot round.
     rounds: BTreeMap<TaskId, OffsetVector>,
-    /// Counts restores: chunks polled before one are stale after it.
-    epoch: u64,
     began: Moment,
     checkpointed_at: Moment,
     asked_ends_at: Option<Moment>,
@@ -160,7 +168,7 @@ pub struct Worker {
     dismissed: bool,
     /// Among the workers that share the memory budget.
     _seat: Seat,
-    said_short_at: Option<Instant>,
+    said_short_at: Option<Moment>,
     pub progress: Arc<Mutex<Progress>>,
 }
 
@@ -180,13 +188,22 @@ const LOOK_AT_TABLES_EVERY: Duration = Duration::from_millis(50);
 const ENDS_EVERY: Duration = Duration::from_millis(20);
 /// How often it is asked whether this run may still commit.
 const PERMIT_EVERY: Duration = Duration::from_secs(1);
+/// How long a poll may wait while a task restores.
+const RESTORING_WAIT: Duration = Duration::from_millis(20);
 
 impl Worker {
     /// Opens the producer (fencing a former one of this instance) and joins the group.
     pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, mut run: Run) -> Result<Worker> {
-        let checkpoints = match &run.state {
-            Some(dir) if run.plan.has_state() => Some(Checkpoints::open(dir)?),
+        let local = match &run.state {
+            Some(dir) if run.plan.has_state() => Some(LocalCopies::start(Checkpoints::open(dir)?, run.plan.clone())?),
             _ => None,
+        };
+        let sources = Sources {
+            log: log.clone(),
+            checkpoints: local.as_ref().map(|local| local.checkpoints.clone()),
+            trusted: true,
+            start: Arc::new(run.start.clone()),
+            memory: run.memory.clone(),
         };
         let clock = log.clock();
         let mut producer = log.producer(&producer_settings(&run))?;
@@ -204,24 +221,25 @@ impl Worker {
         let seat = run.memory.join();
         Ok(Worker {
             core: Core::new(run.cadence.within(run.memory.of_commit()), leads),
+            restorer: Restorer::new(run.plan.clone(), sources, run.restoring),
             ends,
             log,
             registry,
             run,
             consumer: Some(consumer),
             producer,
-            checkpoints,
+            local,
             tasks: BTreeMap::new(),
             finished: BTreeSet::new(),
             parked: BTreeMap::new(),
-            polled: (0, VecDeque::new()),
+            polled: VecDeque::new(),
+            held_back: BTreeSet::new(),
             actions: VecDeque::new(),
             intended: CommittedOffsets::new(),
             decided: Vec::new(),
             quiet: Quiet::default(),
             looked_at: None,
             rounds: BTreeMap::new(),
-            epoch: 0,
             began: clock.now(),
             checkpointed_at: clock.now(),
             clock,
@@ -340,9 +358,14 @@ impl Worker {
         if self.core.has_left() {
             return Ok(Step::Left);
         }
+        self.restorer.step();
+        self.take_restored()?;
+        self.perform()?;
         self.retry_parked()?;
         self.patience = wait;
         let wait = self.core.due_in_ms(self.now_ms()).map_or(wait, |due| wait.min(Duration::from_millis(due)));
+        // A restore that is done is taken in soon.
+        let wait = if self.core.is_restoring() { wait.min(RESTORING_WAIT) } else { wait };
         self.take_polled()?;
         let consumer = match &mut self.consumer {
             Some(consumer) => consumer,
@@ -352,7 +375,7 @@ impl Worker {
         let step = match polled {
             Polled::Idle => Step::Idle,
             Polled::Records(chunks) => {
-                self.polled = (self.epoch, chunks.into());
+                self.polled = chunks.into();
                 self.take_polled()?;
                 Step::Worked
             }
@@ -383,6 +406,7 @@ impl Worker {
         self.check_end(step)?;
         self.event(Event::Tick);
         self.perform()?;
+        self.show_restores();
         Ok(step)
     }
 
@@ -439,6 +463,7 @@ impl Worker {
         let counts = sources.iter().zip(&plan.source_partitions).map(wider).collect();
         let (topology, names, targets) = (plan.topology.clone(), plan.names.clone(), plan.targets.clone());
         self.run.plan = Arc::new(Plan::new(topology, names, targets, counts, plan.letter_partitions, plan.message_bytes)?);
+        self.restorer.set_plan(self.run.plan.clone());
         Ok(partitions)
     }
 
@@ -457,13 +482,9 @@ impl Worker {
     }
 
     fn take_polled(&mut self) -> Result<()> {
-        // Tasks that went back to their last commit get what was polled before once more.
-        while self.polled.0 == self.epoch
-            && let Some(chunk) = self.polled.1.pop_front()
-        {
+        while let Some(chunk) = self.polled.pop_front() {
             self.take(chunk)?;
         }
-        self.polled.1.clear();
         Ok(())
     }
 
@@ -691,7 +712,11 @@ impl Worker {
 
     fn act(&mut self, action: &Action) -> Result<()> {
         match action {
-            Action::Restore(task) => self.restore(*task),
+            Action::Restore(task) => {
+                self.restorer.begin(*task, None);
+                self.show();
+                self.take_restored()
+            }
             Action::Begin => match self.producer.begin() {
                 Err(error) if error.kind != Kind::Away => {
                     self.commit_failed(error);
@@ -716,7 +741,10 @@ impl Worker {
                 if self.actions.front() == Some(&Action::Ask) { Ok(()) } else { self.settle() }
             }
             Action::Ask => self.ask(),
-            Action::GoBack => self.go_back(),
+            Action::GoBack => {
+                self.go_back();
+                Ok(())
+            }
             Action::Drop(task) => {
                 self.forget(*task);
                 Ok(())
@@ -730,27 +758,42 @@ impl Worker {
         }
     }
 
-    fn restore(&mut self, id: TaskId) -> Result<()> {
-        lock(&self.progress).restoring = true;
-        self.epoch += 1;
-        let sources = Sources {
-            log: self.log.as_ref(),
-            checkpoints: self.checkpoints.as_ref(),
-            start: &self.run.start,
-            memory: &self.run.memory,
-        };
-        let (mut task, restored) = restore::restore(&self.run.plan, id, &sources)?;
-        task.set_flow(Flow { rows: self.run.memory.rows_at_once(), bytes: self.run.memory.of_output() });
-        if restored.rows + restored.from_checkpoint > 0 {
-            let (rows, checkpoint, ms) = (restored.rows, restored.from_checkpoint, restored.elapsed.as_millis() as u64);
-            tracing::info!(pipeline = self.run.plan.names.pipeline, task = %id, rows, checkpoint, ms, "restored");
-            metrics::counter!(metric::RESTORED_ROWS, "pipeline" => self.run.plan.names.pipeline.clone()).increment(rows);
+    /// Takes in the tasks that are restored by now.
+    fn take_restored(&mut self) -> Result<()> {
+        while let Some(restored) = self.restorer.ready()? {
+            self.take_in(restored)?;
         }
-        task.follow(self.run.decisions.iter().filter(|d| self.run.plan.task_of(&d.partition) == Some(id)))?;
+        Ok(())
+    }
+
+    /// The task delivers from its last commit on.
+    fn take_in(&mut self, mut restored: Box<Restored>) -> Result<()> {
+        let id = restored.task.id;
+        let plan = self.run.plan.clone();
+        let of_task = |partition: &TopicPartition| plan.task_of(partition) == Some(id);
+        // What was polled while it went back comes once more.
+        self.polled.retain(|chunk| !of_task(&chunk.partition));
+        let decisions = self.run.decisions.iter().chain(&self.decided);
+        restored.task.set_flow(Flow { rows: self.run.memory.rows_at_once(), bytes: self.run.memory.of_output() });
+        restored.task.follow(decisions.filter(|decision| of_task(&decision.partition)))?;
+        if let Err(error) = self.deliver(&restored.task.positions()) {
+            if error.kind == Kind::Away {
+                self.restorer.put_back(restored);
+            }
+            return Err(error);
+        }
         self.quiet.forget();
-        self.begin_round(id)?;
-        if let Some(consumer) = &mut self.consumer {
-            consumer.start(&task.positions())?;
+        let Restored { task, rows, from_checkpoint, from_changelog, elapsed, changelogs, bases } = *restored;
+        if from_checkpoint + from_changelog > 0 {
+            let (pipeline, ms) = (plan.names.pipeline.clone(), elapsed.as_millis() as u64);
+            tracing::info!(pipeline, task = %id, rows, checkpoint = from_checkpoint, changelog = from_changelog, ms, "restored");
+            metrics::counter!(metric::RESTORED_ROWS, "pipeline" => pipeline).increment(rows);
+        }
+        if let Some(local) = &mut self.local {
+            bases.into_iter().try_for_each(|(store, basis)| local.hand_over(id, &store, basis))?;
+        }
+        if !changelogs.is_empty() {
+            self.rounds.insert(id, changelogs);
         }
         let dirty = task.is_dirty();
         self.finished.remove(&id);
@@ -760,6 +803,19 @@ impl Worker {
             self.event(Event::Processed { records: 0, bytes: 0 });
         }
         self.show();
+        Ok(())
+    }
+
+    /// Delivery of a task's partitions begins, or begins anew.
+    fn deliver(&mut self, from: &OffsetVector) -> Result<()> {
+        let Some(consumer) = &mut self.consumer else { return Ok(()) };
+        consumer.start(from)?;
+        let held_back: Vec<TopicPartition> =
+            from.keys().filter(|partition| self.held_back.contains(*partition)).cloned().collect();
+        if !held_back.is_empty() {
+            consumer.resume(&held_back)?;
+            self.held_back.retain(|partition| !held_back.contains(partition));
+        }
         Ok(())
     }
 
@@ -864,6 +920,11 @@ impl Worker {
             if task.keep() {
                 wrapped.push(*id);
             }
+            for (store, delta) in task.take_deltas() {
+                if let Some(local) = &mut self.local {
+                    local.note(*id, store, delta);
+                }
+            }
         }
         self.count();
         self.relieve()?;
@@ -871,7 +932,8 @@ impl Worker {
         for task in wrapped {
             self.trim(task)?;
         }
-        if self.clock.since(self.checkpointed_at) >= self.run.checkpoint_interval {
+        let full = self.local.as_ref().is_some_and(LocalCopies::is_full);
+        if full || self.clock.since(self.checkpointed_at) >= self.run.checkpoint_interval {
             self.checkpoint()?;
         }
         Ok(())
@@ -903,10 +965,10 @@ impl Worker {
     }
 
     fn say_short(&mut self, held: usize) {
-        if self.said_short_at.is_some_and(|at| at.elapsed() < SAY_AWAY) {
+        if self.said_short_at.is_some_and(|at| self.clock.since(at) < SAY_AWAY) {
             return;
         }
-        self.said_short_at = Some(Instant::now());
+        self.said_short_at = Some(self.clock.now());
         let mebibytes = |bytes: usize| bytes >> 20;
         tracing::warn!(
             pipeline = self.name(),
@@ -927,26 +989,35 @@ impl Worker {
         self.begin_round(task)
     }
 
-    /// The local copy of all stores, as of the last commit.
+    /// What the local copies of all stores lack, as of the last commit.
     fn checkpoint(&mut self) -> Result<()> {
         self.checkpointed_at = self.clock.now();
-        let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
-        for (of, task) in &mut self.tasks {
-            if task.is_dirty() {
+        let Some(local) = &mut self.local else { return Ok(()) };
+        let plan = self.run.plan.clone();
+        let mut moved = Vec::new();
+        for (of, task) in self.tasks.iter_mut().filter(|(_, task)| !task.is_dirty()) {
+            if !local.moved(*of, task.commit_number()) {
                 continue;
             }
-            let plan = self.run.plan.clone();
             for (_, id) in plan.stateful_nodes(of.sub) {
-                let partition = plan.names.changelog(id)?.partition(of.number);
-                let end = self.log.end_offsets(std::slice::from_ref(&partition), Isolation::Uncommitted)?[&partition];
-                let record = task.last_commit_record(id);
-                let (_, store) = task.stores().find(|(store, _)| *store == id).expect("the plan's stateful nodes have stores");
                 // What is on disk is not copied: after a restart the changelog has it.
-                if store.spilled().keys > 0 {
+                if task.store(id).spilled().keys > 0 {
+                    local.give_up(*of, id)?;
                     continue;
                 }
-                checkpoints.save(&of.to_string(), id, &record, end, &store.image(8_192)?)?;
+                moved.push((*of, id, plan.names.changelog(id)?.partition(of.number)));
             }
+        }
+        if moved.is_empty() {
+            return Ok(());
+        }
+        let partitions: Vec<TopicPartition> = moved.iter().map(|(_, _, partition)| partition.clone()).collect();
+        // Nothing of a later commit is in the changelogs: none is being sent.
+        let ends = self.log.end_offsets(&partitions, Isolation::Uncommitted)?;
+        for (of, id, partition) in moved {
+            let commit = Some(self.tasks[&of].last_commit_record(id));
+            let tail = Tail { rows: local.take_noted(of, id), commit, changelog: ends[&partition] };
+            local.hand_over(of, id, Basis::Tail(tail))?;
         }
         Ok(())
     }
@@ -994,20 +1065,30 @@ impl Worker {
         }
     }
 
-    /// Every task is built anew from its last commit.
-    fn go_back(&mut self) -> Result<()> {
+    /// The tasks that run are forgotten, to be built anew from their last commit; nothing is delivered to them meanwhile.
+    fn go_back(&mut self) {
         self.decided.clear();
+        self.polled.clear();
+        let partitions: Vec<TopicPartition> =
+            self.tasks.values().flat_map(Task::positions).map(|(partition, _)| partition).collect();
         let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
-        for task in &tasks {
-            self.forget(*task);
+        tasks.into_iter().for_each(|task| self.forget(task));
+        if let Some(consumer) = &mut self.consumer
+            && !partitions.is_empty()
+        {
+            match consumer.pause(&partitions) {
+                Ok(()) => self.held_back.extend(partitions),
+                // What comes for them is passed over.
+                Err(error) => tracing::debug!(%error, "partitions of tasks that go back are not paused"),
+            }
         }
-        for task in tasks.into_iter().rev() {
-            self.actions.push_front(Action::Restore(task));
-        }
-        Ok(())
     }
 
     fn forget(&mut self, task: TaskId) {
+        self.restorer.forget(task);
+        if let Some(local) = &mut self.local {
+            local.forget(task);
+        }
         self.tasks.remove(&task);
         self.finished.remove(&task);
         self.rounds.remove(&task);
@@ -1023,19 +1104,20 @@ impl Worker {
         {
             tracing::debug!(%error, "a partition that waited is gone");
         }
+        self.held_back.retain(|partition| !of_task(partition));
         let mut progress = lock(&self.progress);
         progress.positions.retain(|partition, _| !of_task(partition));
         progress.watermarks.retain(|partition, _| !of_task(partition));
     }
 
     fn leave(&mut self) -> Result<()> {
+        self.restorer.forget_all();
         self.checkpoint()?;
         self.show();
         lock(&self.progress).left = true;
-        match self.consumer.take() {
-            Some(consumer) => consumer.close(),
-            None => Ok(()),
-        }
+        let left = self.consumer.take().map_or(Ok(()), Consumer::close);
+        // Others have the partitions meanwhile.
+        self.local.take().map_or(Ok(()), |mut local| local.finish()).and(left)
     }
 
     /// After an error that ends the run: nothing of the open transaction may become visible.
@@ -1060,7 +1142,7 @@ impl Worker {
             Some(idle_after) => LOOK_EVERY.min(idle_after),
             None => return Ok(()),
         };
-        if self.core.has_left() || self.core.is_restoring() || self.looked_at.is_some_and(|at| self.clock.since(at) < every) {
+        if self.core.has_left() || self.looked_at.is_some_and(|at| self.clock.since(at) < every) {
             return Ok(());
         }
         self.looked_at = Some(self.clock.now());
@@ -1206,6 +1288,19 @@ impl Worker {
         progress.restoring = self.core.is_restoring();
         progress.ready = self.core.has_tasks() && !self.core.is_restoring();
         progress.waiting_for_schemas = self.parked.len();
+        drop(progress);
+        self.show_restores();
+    }
+
+    /// Publishes how far restores are, and where their tasks will go on.
+    fn show_restores(&mut self) {
+        let mut progress = lock(&self.progress);
+        if self.core.is_restoring() {
+            progress.positions.extend(self.restorer.positions());
+            progress.restores = self.restorer.progress();
+        } else {
+            progress.restores.clear();
+        }
     }
 }
 

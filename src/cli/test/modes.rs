@@ -20,6 +20,7 @@ use crate::record::{NextOffset, Topic};
 use crate::task::core::Cadence;
 use crate::task::decision::Decision;
 use crate::task::idle::{self, Stand};
+use crate::task::restorer::Restoring;
 use crate::task::run::{Run, Worker};
 use crate::watermark::Watermark;
 
@@ -126,8 +127,10 @@ pub fn workers(seed: u64) -> usize {
 
 /// Runs a case in one mode under one interleaving.
 pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Result<Tables> {
-    let world = World::new(case)?;
+    let mut world = World::new(case)?;
     world.log.interleave(seed);
+    // Half of the restores take a while, in which the other tasks go on.
+    world.site.settings.restoring = Restoring::Steps(seed);
     let rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ mode as u64);
     let mut stage = Stage { world: &world, case, decisions, rng, workers: workers(seed) };
     match mode {

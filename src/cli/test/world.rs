@@ -18,6 +18,7 @@ use crate::log::embedded::EmbeddedLog;
 use crate::log::{Isolation, Log, NewTopic};
 use crate::record::{Chunk, Topic};
 use crate::task::letters;
+use crate::task::restorer::Restoring;
 use crate::topology::{Sink, Topology};
 
 /// A fresh log and registry for one run of a case.
@@ -58,7 +59,7 @@ impl World {
             config: BTreeMap::new(),
         };
         log.create_topics(&topics.into_iter().map(new).collect::<Vec<_>>())?;
-        let settings = Settings { max_poll_records: 1_000, ..Settings::default() };
+        let settings = Settings { max_poll_records: 1_000, restoring: Restoring::Steps(0), ..Settings::default() };
         let site = Site { log: Arc::new(log.clone()), registry: Arc::new(registry.clone()), settings };
         Ok(World { log, registry, site })
     }

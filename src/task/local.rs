@@ -1,0 +1,208 @@
+//! The local copies of the tasks' stores: written by a thread of its own, so that the hot path pays for neither encoding nor disk.
+//!
+//! A checkpoint is an image and the deltas since ([`Checkpoints`]). What a commit changed is at hand when it is made; so every few seconds
+//! only that is handed over. When the deltas have outgrown the image, the thread folds both into a store of its own and writes a new image:
+//! no store that works is ever exported.
+//!
+//! Invariant: what is handed over for a store is written in that order.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+
+use arrow::record_batch::RecordBatch;
+
+use crate::error::{Error, Result};
+use crate::store::checkpoint::Checkpoints;
+use crate::task::graph;
+use crate::task::plan::{Plan, TaskId};
+use crate::task::replica::{Basis, IMAGE_ROWS, Tail};
+
+/// Deltas of more rows than the image has, and than this, are folded into it; so are deltas in more parts than this.
+const MANY_ROWS: u64 = 65_536;
+const MANY_PARTS: u32 = 1_024;
+/// Deltas of so many bytes are handed over without waiting for the interval.
+const PENDING_BYTES_MAX: usize = 32 << 20;
+
+pub struct LocalCopies {
+    pub checkpoints: Arc<Checkpoints>,
+    sender: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+    /// What the thread could not write.
+    failed: Arc<Mutex<Option<Error>>>,
+    /// Of commits that are known, not handed over yet.
+    pending: BTreeMap<(TaskId, String), Vec<RecordBatch>>,
+    pending_bytes: usize,
+    /// The commit of each task that was handed over last.
+    commits: BTreeMap<TaskId, u64>,
+    /// Without a copy.
+    gone: BTreeSet<(TaskId, String)>,
+}
+
+struct Job {
+    task: TaskId,
+    store: String,
+    basis: Basis,
+}
+
+impl LocalCopies {
+    pub fn start(checkpoints: Checkpoints, plan: Arc<Plan>) -> Result<LocalCopies> {
+        let checkpoints = Arc::new(checkpoints);
+        let (sender, jobs) = channel();
+        let failed: Arc<Mutex<Option<Error>>> = Arc::default();
+        let (on, found) = (checkpoints.clone(), failed.clone());
+        let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
+            if let Err(error) = write(&on, &plan, &jobs) {
+                *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+            }
+        });
+        let thread = thread.map_err(|e| Error::failed(format!("the thread of local checkpoints can't start: {e}")))?;
+        Ok(LocalCopies {
+            checkpoints,
+            sender: Some(sender),
+            thread: Some(thread),
+            failed,
+            pending: BTreeMap::new(),
+            pending_bytes: 0,
+            commits: BTreeMap::new(),
+            gone: BTreeSet::new(),
+        })
+    }
+
+    /// What a commit changed in a store.
+    pub fn note(&mut self, task: TaskId, store: String, delta: RecordBatch) {
+        self.pending_bytes += delta.get_array_memory_size();
+        self.pending.entry((task, store)).or_default().push(delta);
+    }
+
+    /// Whether so much is noted that it is better handed over now.
+    pub fn is_full(&self) -> bool {
+        self.pending_bytes > PENDING_BYTES_MAX
+    }
+
+    /// What was noted and not handed over is not needed any more: the task's next restore says anew what the copy lacks.
+    pub fn forget(&mut self, task: TaskId) {
+        self.commits.remove(&task);
+        self.pending.retain(|(of, _), _| *of != task);
+        self.pending_bytes = self.pending.values().flatten().map(RecordBatch::get_array_memory_size).sum();
+    }
+
+    /// Whether the task has committed since this was last asked.
+    pub fn moved(&mut self, task: TaskId, commit: u64) -> bool {
+        self.commits.insert(task, commit) != Some(commit)
+    }
+
+    /// Takes what was noted for a store.
+    pub fn take_noted(&mut self, task: TaskId, store: &str) -> Vec<RecordBatch> {
+        let rows = self.pending.remove(&(task, store.to_string())).unwrap_or_default();
+        self.pending_bytes -= rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>().min(self.pending_bytes);
+        rows
+    }
+
+    /// A store that is partly on disk as it is has no copy from here on, until it is restored.
+    ///
+    /// # Errors
+    /// What the thread could not write before.
+    pub fn give_up(&mut self, task: TaskId, store: &str) -> Result<()> {
+        self.take_noted(task, store);
+        if self.gone.insert((task, store.to_string())) { self.send(task, store, Basis::Gone) } else { Ok(()) }
+    }
+
+    /// Hands over what the copy of a store lacks.
+    ///
+    /// # Errors
+    /// What the thread could not write before.
+    pub fn hand_over(&mut self, task: TaskId, store: &str, basis: Basis) -> Result<()> {
+        let of = (task, store.to_string());
+        match basis {
+            Basis::Gone => return self.give_up(task, store),
+            Basis::Image(_) => drop(self.gone.remove(&of)),
+            // It was on disk for a while: the copy ends before that.
+            Basis::Tail(_) if self.gone.contains(&of) => return Ok(()),
+            Basis::Tail(_) => {}
+        }
+        self.send(task, store, basis)
+    }
+
+    fn send(&self, task: TaskId, store: &str, basis: Basis) -> Result<()> {
+        let sent = self.sender.as_ref().map(|sender| sender.send(Job { task, store: store.to_string(), basis }));
+        match sent {
+            Some(Ok(())) => Ok(()),
+            _ => Err(self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(broken)),
+        }
+    }
+
+    /// Waits until everything is written.
+    ///
+    /// # Errors
+    /// What could not be.
+    pub fn finish(&mut self) -> Result<()> {
+        drop(self.sender.take());
+        let ended = self.thread.take().map(JoinHandle::join);
+        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+            Some(error) => Err(error),
+            None if matches!(ended, Some(Err(_))) => Err(broken()),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Drop for LocalCopies {
+    fn drop(&mut self) {
+        if let Err(error) = self.finish() {
+            tracing::warn!(%error, "the local checkpoint is not as of the last commit");
+        }
+    }
+}
+
+fn broken() -> Error {
+    Error::failed("the thread of local checkpoints is gone")
+}
+
+fn write(checkpoints: &Checkpoints, plan: &Plan, jobs: &Receiver<Job>) -> Result<()> {
+    // Stores without a commit yet: their first deltas are all that they hold.
+    let mut empty = BTreeSet::new();
+    for Job { task, store, basis } in jobs {
+        let name = task.to_string();
+        match basis {
+            Basis::Image(Tail { rows, commit: Some(commit), changelog }) => {
+                checkpoints.save(&name, &store, &commit, changelog, &rows)?;
+            }
+            Basis::Image(Tail { commit: None, .. }) => {
+                checkpoints.remove(&name, &store)?;
+                empty.insert((task, store.clone()));
+            }
+            Basis::Tail(Tail { rows, commit: Some(commit), changelog }) => match empty.remove(&(task, store.clone())) {
+                true => checkpoints.save(&name, &store, &commit, changelog, &rows)?,
+                false => checkpoints.append(&name, &store, &commit, changelog, &rows)?,
+            },
+            Basis::Tail(Tail { commit: None, .. }) => {}
+            Basis::Gone => checkpoints.remove(&name, &store)?,
+        }
+        fold(checkpoints, plan, &name, &store)?;
+    }
+    Ok(())
+}
+
+/// Writes a new image where the deltas have outgrown the one that is there.
+fn fold(checkpoints: &Checkpoints, plan: &Plan, task: &str, id: &str) -> Result<()> {
+    let Some(reading) = checkpoints.read(task, id)? else { return Ok(()) };
+    let checkpoint = reading.checkpoint.clone();
+    let many_rows = checkpoint.delta_rows > checkpoint.image_rows.max(MANY_ROWS);
+    let image_parts = (checkpoint.image_rows / IMAGE_ROWS as u64) as u32;
+    if !many_rows && checkpoint.parts < image_parts + MANY_PARTS {
+        return Ok(());
+    }
+    let Some(mut operator) = graph::stateful_operator(plan, id)? else { return Ok(()) };
+    let store = operator.store().expect("a stateful operator has a store");
+    for part in 0..checkpoint.parts {
+        let Some(batches) = reading.part(part)? else { return Ok(()) };
+        for rows in &batches {
+            store.apply(rows)?;
+        }
+    }
+    drop(reading);
+    store.expire(checkpoint.commit.edge);
+    checkpoints.save(task, id, &checkpoint.commit, checkpoint.changelog, &store.image(IMAGE_ROWS)?)
+}
