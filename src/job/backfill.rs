@@ -239,6 +239,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
         checkpoint_interval: settings.checkpoint_interval,
         restoring: settings.restoring,
+        standby_tasks: 0,
         permit: Some(Arc::new(Fence::job(site, names, &planned.job))),
         plan: Arc::new(plan),
     };

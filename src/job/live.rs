@@ -106,6 +106,7 @@ pub fn prepare_as(
         state: settings.state_dir.as_ref().map(|dir| dir.join(plan.names.group())),
         checkpoint_interval: settings.checkpoint_interval,
         restoring: settings.restoring,
+        standby_tasks: settings.standby_tasks,
         permit: Some(Arc::new(Fence::live(site, &names))),
         plan: Arc::new(plan),
     };

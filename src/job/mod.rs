@@ -59,6 +59,8 @@ pub struct Settings {
     pub max_record_bytes: usize,
     pub checkpoint_interval: Duration,
     pub restoring: Restoring,
+    /// Of how many tasks that others own a process keeps warm copies.
+    pub standby_tasks: usize,
 }
 
 /// `topics.create`: which topics are created when they are missing.
@@ -94,6 +96,7 @@ impl Default for Settings {
             max_record_bytes: 1_000_000,
             checkpoint_interval: Duration::from_secs(10),
             restoring: Restoring::Threads,
+            standby_tasks: 0,
         }
     }
 }

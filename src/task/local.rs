@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use arrow::record_batch::RecordBatch;
@@ -18,6 +18,7 @@ use crate::store::checkpoint::Checkpoints;
 use crate::task::graph;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::replica::{Basis, IMAGE_ROWS, Tail};
+use crate::task::run::Run;
 
 /// Deltas of more rows than the image has, and than this, are folded into it; so are deltas in more parts than this.
 const MANY_ROWS: u64 = 65_536;
@@ -27,15 +28,36 @@ const PENDING_BYTES_MAX: usize = 32 << 20;
 
 pub struct LocalCopies {
     pub checkpoints: Arc<Checkpoints>,
-    sender: Option<Sender<Job>>,
+    writer: Option<Writer>,
     thread: Option<JoinHandle<()>>,
-    /// What the thread could not write.
-    failed: Arc<Mutex<Option<Error>>>,
     /// Of commits that are known, not handed over yet.
     pending: BTreeMap<(TaskId, String), Vec<RecordBatch>>,
     pending_bytes: usize,
     /// The commit of each task that was handed over last.
     commits: BTreeMap<TaskId, u64>,
+}
+
+/// Hands over to the thread, which ends with the last of them.
+#[derive(Clone)]
+pub struct Writer {
+    sender: Sender<Job>,
+    /// What the thread could not write.
+    failed: Arc<Mutex<Option<Error>>>,
+}
+
+impl Writer {
+    /// Hands over what the copy of a store lacks.
+    ///
+    /// # Errors
+    /// What the thread could not write before.
+    pub fn hand_over(&self, task: TaskId, store: &str, basis: Basis) -> Result<()> {
+        let sent = self.sender.send(Job { task, store: store.to_string(), basis });
+        sent.map_err(|_| self.failed().clone().unwrap_or_else(broken))
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<Error>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Job {
@@ -45,11 +67,22 @@ struct Job {
 }
 
 impl LocalCopies {
+    /// Opens the run's folder; `None` where it has none, or no state.
+    ///
+    /// # Errors
+    /// `Config` when another process holds it.
+    pub fn of(run: &Run) -> Result<Option<LocalCopies>> {
+        match &run.state {
+            Some(dir) if run.plan.has_state() => LocalCopies::start(Checkpoints::open(dir)?, run.plan.clone()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     pub fn start(checkpoints: Checkpoints, plan: Arc<Plan>) -> Result<LocalCopies> {
         let checkpoints = Arc::new(checkpoints);
         let (sender, jobs) = channel();
-        let failed: Arc<Mutex<Option<Error>>> = Arc::default();
-        let (on, found) = (checkpoints.clone(), failed.clone());
+        let writer = Writer { sender, failed: Arc::default() };
+        let (on, found) = (checkpoints.clone(), writer.failed.clone());
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
             if let Err(error) = write(&on, &plan, &jobs) {
                 *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -58,9 +91,8 @@ impl LocalCopies {
         let thread = thread.map_err(|e| Error::failed(format!("the thread of local checkpoints can't start: {e}")))?;
         Ok(LocalCopies {
             checkpoints,
-            sender: Some(sender),
+            writer: Some(writer),
             thread: Some(thread),
-            failed,
             pending: BTreeMap::new(),
             pending_bytes: 0,
             commits: BTreeMap::new(),
@@ -97,26 +129,19 @@ impl LocalCopies {
         rows
     }
 
-    /// Hands over what the copy of a store lacks.
-    ///
-    /// # Errors
-    /// What the thread could not write before.
-    pub fn hand_over(&self, task: TaskId, store: &str, basis: Basis) -> Result<()> {
-        let sent = self.sender.as_ref().map(|sender| sender.send(Job { task, store: store.to_string(), basis }));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => Err(self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(broken)),
-        }
+    pub fn writer(&self) -> &Writer {
+        self.writer.as_ref().expect("it is there until it is finished")
     }
 
-    /// Waits until everything is written.
+    /// Waits until everything is written; all other handles must be gone.
     ///
     /// # Errors
     /// What could not be.
     pub fn finish(&mut self) -> Result<()> {
-        drop(self.sender.take());
+        let Some(Writer { sender, failed }) = self.writer.take() else { return Ok(()) };
+        drop(sender);
         let ended = self.thread.take().map(JoinHandle::join);
-        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
             None if matches!(ended, Some(Err(_))) => Err(broken()),
             None => Ok(()),
