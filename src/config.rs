@@ -51,6 +51,7 @@ const KEYS: &[(&str, &str, Form)] = &[
     ("registry", "timeout", Form::Text),
     ("state", "dir", Form::Text),
     ("state", "checkpoint_interval", Form::Text),
+    ("state", "standby_tasks", Form::Number),
     ("serve", "address", Form::Text),
     ("time", "idle_after", Form::Text),
     ("commit", "interval", Form::Text),
@@ -171,11 +172,13 @@ pub struct State {
     pub dir: PathBuf,
     #[serde(deserialize_with = "duration")]
     pub checkpoint_interval: Duration,
+    /// Of how many tasks that others own a process keeps warm copies.
+    pub standby_tasks: usize,
 }
 
 impl Default for State {
     fn default() -> State {
-        State { dir: "tidemill-state".into(), checkpoint_interval: Duration::from_secs(10) }
+        State { dir: "tidemill-state".into(), checkpoint_interval: Duration::from_secs(10), standby_tasks: 1 }
     }
 }
 
@@ -384,6 +387,7 @@ impl Settings {
             checkpoint_interval: typed.state.checkpoint_interval,
             memory: Memory::of(typed.memory.budget),
             restoring: Restoring::Threads,
+            standby_tasks: typed.state.standby_tasks,
         }
     }
 }

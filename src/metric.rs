@@ -34,8 +34,18 @@ pub const SPILLED_KEYS: &str = "tidemill_spilled_keys";
 pub const SPILL_WRITTEN_BYTES: &str = "tidemill_spill_written_bytes_total";
 /// Counter: blocks of spilled state that were read back, in all pipelines of the process. No labels.
 pub const SPILL_READS: &str = "tidemill_spill_reads_total";
-/// Counter: keys read back from changelogs. Labels: pipeline.
+/// Counter: keys read back from local checkpoints and changelogs, of restores that are done. Labels: pipeline.
 pub const RESTORED_ROWS: &str = "tidemill_restored_rows_total";
+/// Gauge: tasks that restore. Labels: pipeline.
+pub const RESTORING_TASKS: &str = "tidemill_restoring_tasks";
+/// Gauge: how much these have read of what they have to, 0 to 1; 1 when none restores. Labels: pipeline.
+pub const RESTORE_RATIO: &str = "tidemill_restore_ratio";
+/// Gauge: rows that they read a second. Labels: pipeline.
+pub const RESTORE_ROWS_PER_SECOND: &str = "tidemill_restore_rows_per_second";
+/// Gauge: tasks of others of which this process keeps warm copies. Labels: pipeline.
+pub const STANDBY_TASKS: &str = "tidemill_standby_tasks";
+/// Gauge: messages of their changelogs that are not in the copies yet. Labels: pipeline.
+pub const STANDBY_LAG_MESSAGES: &str = "tidemill_standby_lag_messages";
 /// Gauge: 1 while the pipeline runs and has its tasks. Labels: pipeline.
 pub const READY: &str = "tidemill_ready";
 /// Counter: raises of quiet partitions' watermarks. Labels: pipeline.

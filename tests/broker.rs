@@ -36,6 +36,8 @@ mod program;
 mod promote;
 #[path = "broker/refused.rs"]
 mod refused;
+#[path = "broker/restore.rs"]
+mod restore;
 #[path = "broker/security.rs"]
 mod security;
 #[path = "broker/shop.rs"]

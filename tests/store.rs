@@ -7,7 +7,7 @@ use arrow::datatypes::{DataType, Field, Int64Type, Schema, SchemaRef};
 use tidemill::error::{Error, Kind, Result};
 use tidemill::record::{Chunk, NextOffset, Offset, Outgoing, Partition, Topic};
 use tidemill::store::changelog::{CommitRecord, Fold, MAX_BYTES, commit_record, encode, from_ipc, to_ipc};
-use tidemill::store::checkpoint::Checkpoints;
+use tidemill::store::checkpoint::{Checkpoint, Checkpoints};
 use tidemill::store::{Slice, Store};
 use tidemill::watermark::Watermark;
 
@@ -38,7 +38,7 @@ fn record(number: u64, previous: u64) -> CommitRecord {
 
 #[test]
 fn a_changed_bit_in_rows_is_told_and_never_read() {
-    let bytes = to_ipc(&rows(0..50)).unwrap();
+    let bytes = to_ipc(&[rows(0..50)]).unwrap();
     assert_eq!(from_ipc(&bytes).unwrap(), [rows(0..50)]);
     for at in 0..bytes.len() {
         let mut damaged = bytes.clone();
@@ -241,11 +241,21 @@ fn a_lost_part_is_noticed() {
     assert!(fold.unfinished());
 }
 
+/// All parts of a checkpoint; `None`: there is none of use.
+fn load(checkpoints: &Checkpoints, task: &str, store: &str) -> Option<(Checkpoint, Vec<RecordBatch>)> {
+    let reading = checkpoints.read(task, store).unwrap()?;
+    let mut rows = Vec::new();
+    for part in 0..reading.checkpoint.parts {
+        rows.extend(reading.part(part).unwrap()?);
+    }
+    Some((reading.checkpoint.clone(), rows))
+}
+
 #[test]
 fn a_checkpoint_is_replaced_whole_and_survives_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
-    assert!(checkpoints.load("t0", "agg").unwrap().is_none());
+    assert!(load(&checkpoints, "t0", "agg").is_none());
     checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), &[rows(0..10), rows(10..20)]).unwrap();
     checkpoints.save("t0", "agg2", &record(4, 3), NextOffset(44), &[rows([99])]).unwrap();
     checkpoints.save("t0", "agg", &record(2, 1), NextOffset(22), &[rows(5..8)]).unwrap();
@@ -255,14 +265,46 @@ fn a_checkpoint_is_replaced_whole_and_survives_reopening() {
     drop(checkpoints);
 
     let checkpoints = Checkpoints::open(folder.path()).unwrap();
-    let found = checkpoints.load("t0", "agg").unwrap().unwrap();
-    assert_eq!((found.commit, found.changelog, found.image), (record(2, 1), NextOffset(22), vec![rows(5..8)]));
-    let other = checkpoints.load("t0", "agg2").unwrap().unwrap();
-    assert_eq!((other.changelog, other.image), (NextOffset(44), vec![rows([99])]));
-    assert!(checkpoints.load("t1", "agg").unwrap().unwrap().image.is_empty());
+    let (found, image) = load(&checkpoints, "t0", "agg").unwrap();
+    assert_eq!((found.commit, found.changelog, image), (record(2, 1), NextOffset(22), vec![rows(5..8)]));
+    let (other, image) = load(&checkpoints, "t0", "agg2").unwrap();
+    assert_eq!((other.changelog, image), (NextOffset(44), vec![rows([99])]));
+    assert!(load(&checkpoints, "t1", "agg").unwrap().1.is_empty());
     checkpoints.remove("t0", "agg").unwrap();
-    assert!(checkpoints.load("t0", "agg").unwrap().is_none());
-    assert!(checkpoints.load("t0", "agg2").unwrap().is_some());
+    assert!(load(&checkpoints, "t0", "agg").is_none());
+    assert!(load(&checkpoints, "t0", "agg2").is_some());
+}
+
+#[test]
+fn deltas_are_added_behind_an_image_and_those_of_a_process_that_died_are_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    checkpoints.append("t0", "agg", &record(1, 0), NextOffset(11), &[rows([1])]).unwrap();
+    assert!(load(&checkpoints, "t0", "agg").is_none(), "without an image a delta is not all there is");
+    checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), &[rows(0..10)]).unwrap();
+    checkpoints.append("t0", "agg", &record(2, 1), NextOffset(22), &[rows([3]), rows([4, 5])]).unwrap();
+    checkpoints.append("t0", "agg", &record(3, 2), NextOffset(33), &[]).unwrap();
+    let deltas = [rows(0..10), rows([3]), rows([4, 5])];
+    let (found, parts) = load(&checkpoints, "t0", "agg").unwrap();
+    assert_eq!((found.commit, found.changelog, &parts[..]), (record(3, 2), NextOffset(33), &deltas[..]));
+    assert_eq!((found.image_rows, found.delta_rows), (10, 3));
+    let parts = found.parts;
+    drop(checkpoints);
+
+    // It had written a part, and not made it valid.
+    let db = sled::open(folder.path()).unwrap();
+    let (key, value) = db.scan_prefix("part").last().unwrap().unwrap();
+    let (head, part) = key.split_at(key.len() - 4);
+    assert_eq!(part, (parts - 1).to_be_bytes());
+    db.insert([head, &parts.to_be_bytes()].concat(), &b"half of it"[..]).unwrap();
+    db.insert([head, &(parts + 1).to_be_bytes()].concat(), value).unwrap();
+    db.flush().unwrap();
+    drop(db);
+    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    assert_eq!(load(&checkpoints, "t0", "agg").unwrap().1, deltas);
+    checkpoints.append("t0", "agg", &record(4, 3), NextOffset(44), &[rows([6])]).unwrap();
+    let (found, parts) = load(&checkpoints, "t0", "agg").unwrap();
+    assert_eq!((found.commit.number, parts.len(), &parts[3]), (4, 4, &rows([6])));
 }
 
 #[test]
@@ -281,9 +323,9 @@ fn a_damaged_checkpoint_is_not_used() {
         db.flush().unwrap();
         drop(db);
         let checkpoints = Checkpoints::open(folder.path()).unwrap();
-        assert!(checkpoints.load("t0", "agg").unwrap().is_none(), "{damaged}");
+        assert!(load(&checkpoints, "t0", "agg").is_none(), "{damaged}");
         checkpoints.save("t0", "agg", &record(2, 1), NextOffset(22), &[rows(0..10)]).unwrap();
-        assert_eq!(checkpoints.load("t0", "agg").unwrap().unwrap().commit.number, 2);
+        assert_eq!(load(&checkpoints, "t0", "agg").unwrap().0.commit.number, 2);
     }
     let db = sled::open(folder.path()).unwrap();
     db.insert("format", &[0, 0, 0, 9]).unwrap();

@@ -12,7 +12,8 @@ use super::pipeline;
 use super::progress::Display;
 use super::promote;
 use super::report::{self, Exit};
-use super::run::{self, Ready, text_of};
+use super::restoring::Restores;
+use super::run::{self, Ready};
 use super::show::line;
 use super::signal::Stop;
 use crate::error::{Error, Result};
@@ -23,6 +24,7 @@ use crate::job::live::{self, Prepared};
 use crate::job::promote::{Promotion, Which};
 use crate::job::state::StateDir;
 use crate::serve::{Metrics, Pipelines, Server};
+use crate::task::restorer::text_of;
 use crate::task::run::{Progress, Run, Worker};
 use crate::topology::Topology;
 
@@ -237,8 +239,14 @@ fn work(site: &Site, topology: &Topology, run: Run, planned: &Planned, stop: &St
     let thread = thread.map_err(|e| (Error::failed(format!("a thread can't start: {e}")), 0))?;
     let snapshot = || progress.lock().unwrap_or_else(PoisonError::into_inner).clone();
     let mut display = Display::new(&planned.from, &planned.to, planned.records);
+    let mut restores = Restores::default();
     while !thread.is_finished() {
-        display.show(&snapshot());
+        let progress = snapshot();
+        display.show(&progress);
+        // On a terminal its bar says it.
+        if !display.is_bar() {
+            restores.show(&topology.pipeline, &progress.restores);
+        }
         std::thread::sleep(Duration::from_millis(100));
     }
     display.end();

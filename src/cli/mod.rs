@@ -19,6 +19,7 @@ mod promote;
 mod range;
 mod report;
 mod reset;
+mod restoring;
 mod run;
 mod sample;
 mod schema;

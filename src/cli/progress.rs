@@ -47,7 +47,7 @@ impl Display {
     pub fn show(&mut self, progress: &Progress) {
         if progress.positions.is_empty() {
             if let Some(bar) = &self.bar {
-                bar.set_message(if progress.restoring { "restoring" } else { "waiting for partitions" });
+                bar.set_message(if progress.restoring { restoring(progress) } else { "waiting for partitions".into() });
             }
             return;
         }
@@ -73,12 +73,20 @@ impl Display {
         format!("{percent} %  {}/{} offsets  {text}", HumanCount(done), HumanCount(self.total))
     }
 
+    pub fn is_bar(&self) -> bool {
+        self.bar.is_some()
+    }
+
     /// Takes the bar away, so that what follows stands alone.
     pub fn end(self) {
         if let Some(bar) = self.bar {
             bar.finish_and_clear();
         }
     }
+}
+
+fn restoring(progress: &Progress) -> String {
+    format!("restoring {:.0} %", 100.0 * progress.restore_ratio())
 }
 
 /// Rate, what waits, and when it will be done.
@@ -89,7 +97,7 @@ fn rate(done: u64, elapsed: Duration, left: u64, progress: &Progress) -> String 
         text.push_str(&format!("  {} left", HumanDuration(Duration::from_secs_f64(left as f64 / per_second))));
     }
     if progress.restoring {
-        text.push_str("  restoring");
+        text.push_str(&format!("  {}", restoring(progress)));
     }
     if progress.waiting_for_schemas > 0 {
         text.push_str("  waiting for the schema registry");

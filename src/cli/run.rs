@@ -13,6 +13,7 @@ use std::time::Duration;
 use super::context::Context;
 use super::pipeline::{self, Compiled};
 use super::report::{self, Exit};
+use super::restoring;
 use super::signal::Stop;
 use crate::error::{Error, Result};
 use crate::job::Site;
@@ -22,6 +23,7 @@ use crate::job::live::{self, Prepared};
 use crate::job::service::Service;
 use crate::job::state::StateDir;
 use crate::serve::{Collector, Life, Metrics, Pipelines, Server};
+use crate::task::restorer::text_of;
 use crate::task::run::Progress;
 use crate::topology::Topology;
 
@@ -133,6 +135,7 @@ fn announce(name: &str, prepared: &Prepared) {
 /// One thread per pipeline; returns when all have ended.
 pub(super) fn work(site: &Site, ready: Vec<Ready>, stop: &Stop, watched: &Arc<Pipelines>, context: &Context) -> Exit {
     let collector = Collector::start(site.log.clone(), watched.clone(), LAG_EVERY);
+    let restores = restoring::Display::start(watched.clone());
     let (ended, endings) = channel();
     let mut left = BTreeSet::new();
     for ready in ready {
@@ -161,7 +164,7 @@ pub(super) fn work(site: &Site, ready: Vec<Ready>, stop: &Stop, watched: &Arc<Pi
             }
         }
     }
-    drop(collector);
+    drop((collector, restores));
     exit
 }
 
@@ -201,8 +204,4 @@ fn spawn(site: &Site, name: String, ready: Ready, stop: &Stop, watched: &Arc<Pip
         let result = Err(Error::failed(format!("its thread can't start: {e}")));
         let _ = at_once.send(Ending { name: named, result, commits: 0 });
     }
-}
-
-pub(super) fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
-    panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }

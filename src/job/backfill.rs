@@ -274,6 +274,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         checkpoint_interval: settings.checkpoint_interval,
         memory: settings.memory.clone(),
         restoring: settings.restoring,
+        standby_tasks: 0,
         permit: Some(Arc::new(Fence::job(site, names, &planned.job))),
         plan: Arc::new(plan),
     };

@@ -110,6 +110,7 @@ pub fn prepare_as(
         checkpoint_interval: settings.checkpoint_interval,
         memory: settings.memory.clone(),
         restoring: settings.restoring,
+        standby_tasks: settings.standby_tasks,
         permit: Some(Arc::new(Fence::live(site, &names))),
         plan: Arc::new(plan),
     };

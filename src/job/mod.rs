@@ -62,6 +62,8 @@ pub struct Settings {
     /// Shared by all that runs in the process.
     pub memory: Memory,
     pub restoring: Restoring,
+    /// Of how many tasks that others own a process keeps warm copies.
+    pub standby_tasks: usize,
 }
 
 /// `topics.create`: which topics are created when they are missing.
@@ -98,6 +100,7 @@ impl Default for Settings {
             checkpoint_interval: Duration::from_secs(10),
             memory: Memory::default(),
             restoring: Restoring::Threads,
+            standby_tasks: 0,
         }
     }
 }

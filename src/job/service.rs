@@ -1,6 +1,7 @@
 //! A pipeline kept live by this process, through promotions: it works while its generation is live, publishes what it has shuffled when it is
 //! replaced, and stands by otherwise, ready to go on should its generation become live again.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use crate::job::live::{self, Prepared};
 use crate::job::{Site, promote};
 use crate::task::names::Names;
 use crate::task::run::{Progress, Run, Step, Worker};
+use crate::task::standby::Ahead;
 use crate::topology::Topology;
 
 /// How often the control topic is looked at while standing by.
@@ -26,6 +28,9 @@ pub struct Service {
     /// Changes every run of this service, for those who need another cadence.
     adjust: Box<dyn Fn(&mut Run) + Send>,
     worker: Option<Worker>,
+    /// The last run, for which it reads ahead while it stands by.
+    run: Run,
+    ahead: Option<Ahead>,
     /// The promotion that the worker drains for, or has drained for.
     drained: Option<PromotionRecord>,
     draining: bool,
@@ -59,6 +64,8 @@ impl Service {
             names,
             adjust: Box::new(adjust),
             worker: None,
+            run: prepared.run.clone(),
+            ahead: None,
             drained: None,
             draining: false,
             bounded: prepared.run.end.is_some(),
@@ -135,7 +142,10 @@ impl Service {
 
     fn start(&mut self, mut run: Run) -> Result<()> {
         (self.adjust)(&mut run);
+        let warm = self.ahead.take().map_or(Ok(BTreeMap::new()), Ahead::stop)?;
+        self.run = run.clone();
         let mut worker = Worker::open(self.site.log.clone(), self.site.registry.clone(), run)?;
+        worker.bring(warm);
         worker.progress = self.progress.clone();
         self.show(None);
         self.worker = Some(worker);
@@ -144,6 +154,10 @@ impl Service {
 
     /// Looks whether there is something to do for its generation.
     fn stand_by(&mut self, wait: Duration) -> Result<Step> {
+        if let Some(ahead) = &self.ahead {
+            let now = ahead.step();
+            self.progress.lock().unwrap_or_else(PoisonError::into_inner).standby_tasks = now;
+        }
         let clock = self.site.log.clock();
         if self.looked_at.is_some_and(|at| clock.since(at) < LOOK_EVERY.min(wait)) {
             clock.sleep(wait.min(LOOK_EVERY));
@@ -152,6 +166,9 @@ impl Service {
         match self.take_up() {
             Ok(true) => Ok(Step::Worked),
             Ok(false) => {
+                if self.ahead.is_none() {
+                    self.ahead = Ahead::start(&self.site.log, &self.run)?;
+                }
                 self.looked_at = Some(clock.now());
                 Ok(Step::Idle)
             }
@@ -212,7 +229,8 @@ impl Service {
             let generation = self.names.generation;
             tracing::info!(pipeline = self.names.pipeline, generation, "stands by: {why}");
         }
-        *progress = Progress { standby, ..Progress::default() };
+        let standby_tasks = std::mem::take(&mut progress.standby_tasks);
+        *progress = Progress { standby, standby_tasks, ..Progress::default() };
     }
 
     fn not_live(&self) -> Error {

@@ -12,6 +12,7 @@ use super::status::{Life, Pipelines};
 use crate::error::{Error, Result};
 use crate::metric;
 use crate::task::run::Progress;
+use crate::task::watch::RestoreProgress;
 use crate::watermark::Watermark;
 
 /// Counters and histograms with what they mean.
@@ -26,9 +27,9 @@ const COUNTERS: &[(&str, &str)] = &[
     (metric::SKIPPED, "Null values skipped."),
     (metric::COMMITS, "Transactions committed."),
     (metric::COMMIT_FAILURES, "Transactions that failed, by error kind."),
-    (metric::RESTORED_ROWS, "Keys read back from changelogs."),
     (metric::SPILL_WRITTEN_BYTES, "Bytes that stores wrote to disk because they outgrew their share of memory."),
     (metric::SPILL_READS, "Blocks of spilled state that were read back."),
+    (metric::RESTORED_ROWS, "Keys read back from local checkpoints and changelogs, of restores that are done."),
 ];
 const HISTOGRAMS: &[(&str, &str)] = &[(metric::COMMIT_SECONDS, "Seconds from the start of a commit until it is known.")];
 const GAUGES: &[(&str, &str)] = &[
@@ -37,6 +38,11 @@ const GAUGES: &[(&str, &str)] = &[
     (metric::STATE_KEYS, "Keys held in stores."),
     (metric::SPILLED_KEYS, "Of the keys held in stores, those on disk alone."),
     (metric::STATE_BYTES, "Estimated memory of stores, in bytes."),
+    (metric::RESTORING_TASKS, "Tasks that restore their state."),
+    (metric::RESTORE_RATIO, "How much these have read of what they have to, 0 to 1."),
+    (metric::RESTORE_ROWS_PER_SECOND, "Rows that they read a second."),
+    (metric::STANDBY_TASKS, "Tasks of others of which warm copies are kept."),
+    (metric::STANDBY_LAG_MESSAGES, "Messages of changelogs that are not in the copies yet."),
     (metric::READY, "1 while the pipeline runs and has its tasks."),
 ];
 
@@ -113,6 +119,14 @@ fn gauges(text: &mut String, pipelines: &Pipelines) {
                 metric::STATE_KEYS => line(text, name, pipeline, None, progress.state_keys as f64),
                 metric::SPILLED_KEYS => line(text, name, pipeline, None, progress.spilled_keys as f64),
                 metric::STATE_BYTES => line(text, name, pipeline, None, progress.state_bytes as f64),
+                metric::STANDBY_TASKS => line(text, name, pipeline, None, progress.standby_tasks.tasks.len() as f64),
+                metric::STANDBY_LAG_MESSAGES => line(text, name, pipeline, None, progress.standby_tasks.lag as f64),
+                metric::RESTORING_TASKS => line(text, name, pipeline, None, progress.restores.len() as f64),
+                metric::RESTORE_RATIO => line(text, name, pipeline, None, progress.restore_ratio()),
+                metric::RESTORE_ROWS_PER_SECOND => {
+                    let rate = progress.restores.iter().map(RestoreProgress::rows_per_second).sum();
+                    line(text, name, pipeline, None, rate);
+                }
                 _ => line(text, name, pipeline, None, f64::from(u8::from(*life == Life::Running && progress.ready))),
             }
         }

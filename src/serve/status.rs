@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 
 use crate::record::{NextOffset, TopicPartition};
 use crate::task::run::Progress;
+use crate::task::standby::StandbyProgress;
+use crate::task::watch::RestoreProgress;
 
 /// Where a pipeline's worker is in its life.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,6 +50,11 @@ impl Pipelines {
     pub fn positions(&self) -> Vec<(String, BTreeMap<TopicPartition, NextOffset>)> {
         let running = self.snapshots().into_iter().filter(|(_, life, _, _)| *life == Life::Running);
         running.map(|(pipeline, _, progress, _)| (pipeline, progress.positions)).collect()
+    }
+
+    /// All pipelines with their restores, if there are any.
+    pub fn restores(&self) -> Vec<(String, Vec<RestoreProgress>)> {
+        self.snapshots().into_iter().map(|(pipeline, _, progress, _)| (pipeline, progress.restores)).collect()
     }
 
     /// Replaces a pipeline's lag: a partition that it no longer holds is gone from it.
@@ -100,16 +107,36 @@ fn state(life: &Life) -> &'static str {
     }
 }
 
+fn waiting(progress: &Progress) -> String {
+    let copies = copies(progress).map_or(String::new(), |copies| format!("; it keeps {copies}"));
+    format!("it waits for partitions of its consumer group{copies}")
+}
+
+/// What is kept of the tasks of others.
+fn copies(progress: &Progress) -> Option<String> {
+    let StandbyProgress { tasks, rows, lag } = &progress.standby_tasks;
+    let tasks: Vec<String> = tasks.iter().map(ToString::to_string).collect();
+    (!tasks.is_empty()).then(|| format!("warm copies of tasks {} ({rows} keys, {lag} messages behind)", tasks.join(", ")))
+}
+
+fn restoring(progress: &Progress) -> String {
+    let tasks = progress.restores.len();
+    let ratio = progress.restore_ratio();
+    let rate: f64 = progress.restores.iter().map(RestoreProgress::rows_per_second).sum();
+    format!("it restores its state: {tasks} tasks to come, {:.0} % of them read, {rate:.0} keys/s", 100.0 * ratio)
+}
+
 fn describe(name: &str, life: &Life, progress: &Progress) -> (bool, Value) {
     let mut waits = Vec::new();
     match life {
         Life::Failed(error) => waits.push(format!("it failed: {error}")),
         Life::Ended => {}
         Life::Running if progress.standby.is_some() => {
-            waits.push(format!("it stands by: {}", progress.standby.as_deref().unwrap_or_default()));
+            let copies = copies(progress).map_or(String::new(), |copies| format!("; it keeps {copies}"));
+            waits.push(format!("it stands by: {}{copies}", progress.standby.as_deref().unwrap_or_default()));
         }
-        Life::Running if progress.restoring => waits.push("it restores its state from the changelog".to_string()),
-        Life::Running if !progress.ready => waits.push("it waits for partitions of its consumer group".to_string()),
+        Life::Running if progress.restoring => waits.push(restoring(progress)),
+        Life::Running if !progress.ready => waits.push(waiting(progress)),
         Life::Running => {}
     }
     let ready = waits.is_empty();
@@ -123,6 +150,7 @@ fn describe(name: &str, life: &Life, progress: &Progress) -> (bool, Value) {
         "state": state(life),
         "waits": waits,
         "partitions": progress.positions.len(),
+        "standby_tasks": progress.standby_tasks.tasks.iter().map(ToString::to_string).collect::<Vec<_>>(),
     });
     (ready, value)
 }

@@ -201,6 +201,11 @@ impl Core {
         !self.held.is_empty()
     }
 
+    /// The tasks that are this member's, restored or not.
+    pub fn tasks(&self) -> &BTreeSet<TaskId> {
+        &self.held
+    }
+
     /// Every lead partition held.
     pub fn held(&self) -> Vec<TopicPartition> {
         let lead =

@@ -8,7 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
 use arrow::record_batch::RecordBatch;
@@ -18,6 +18,7 @@ use crate::store::checkpoint::Checkpoints;
 use crate::task::graph;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::replica::{Basis, IMAGE_ROWS, Tail};
+use crate::task::run::Run;
 
 /// Deltas of more rows than the image has, and than this, are folded into it; so are deltas in more parts than this.
 const MANY_ROWS: u64 = 65_536;
@@ -27,17 +28,36 @@ const PENDING_BYTES_MAX: usize = 32 << 20;
 
 pub struct LocalCopies {
     pub checkpoints: Arc<Checkpoints>,
-    sender: Option<Sender<Job>>,
+    writer: Option<Writer>,
     thread: Option<JoinHandle<()>>,
-    /// What the thread could not write.
-    failed: Arc<Mutex<Option<Error>>>,
     /// Of commits that are known, not handed over yet.
     pending: BTreeMap<(TaskId, String), Vec<RecordBatch>>,
     pending_bytes: usize,
     /// The commit of each task that was handed over last.
     commits: BTreeMap<TaskId, u64>,
-    /// Without a copy.
-    gone: BTreeSet<(TaskId, String)>,
+}
+
+/// Hands over to the thread, which ends with the last of them.
+#[derive(Clone)]
+pub struct Writer {
+    sender: Sender<Job>,
+    /// What the thread could not write.
+    failed: Arc<Mutex<Option<Error>>>,
+}
+
+impl Writer {
+    /// Hands over what the copy of a store lacks.
+    ///
+    /// # Errors
+    /// What the thread could not write before.
+    pub fn hand_over(&self, task: TaskId, store: &str, basis: Basis) -> Result<()> {
+        let sent = self.sender.send(Job { task, store: store.to_string(), basis });
+        sent.map_err(|_| self.failed().clone().unwrap_or_else(broken))
+    }
+
+    fn failed(&self) -> MutexGuard<'_, Option<Error>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 struct Job {
@@ -47,11 +67,22 @@ struct Job {
 }
 
 impl LocalCopies {
+    /// Opens the run's folder; `None` where it has none, or no state.
+    ///
+    /// # Errors
+    /// `Config` when another process holds it.
+    pub fn of(run: &Run) -> Result<Option<LocalCopies>> {
+        match &run.state {
+            Some(dir) if run.plan.has_state() => LocalCopies::start(Checkpoints::open(dir)?, run.plan.clone()).map(Some),
+            _ => Ok(None),
+        }
+    }
+
     pub fn start(checkpoints: Checkpoints, plan: Arc<Plan>) -> Result<LocalCopies> {
         let checkpoints = Arc::new(checkpoints);
         let (sender, jobs) = channel();
-        let failed: Arc<Mutex<Option<Error>>> = Arc::default();
-        let (on, found) = (checkpoints.clone(), failed.clone());
+        let writer = Writer { sender, failed: Arc::default() };
+        let (on, found) = (checkpoints.clone(), writer.failed.clone());
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
             if let Err(error) = write(&on, &plan, &jobs) {
                 *found.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
@@ -60,13 +91,11 @@ impl LocalCopies {
         let thread = thread.map_err(|e| Error::failed(format!("the thread of local checkpoints can't start: {e}")))?;
         Ok(LocalCopies {
             checkpoints,
-            sender: Some(sender),
+            writer: Some(writer),
             thread: Some(thread),
-            failed,
             pending: BTreeMap::new(),
             pending_bytes: 0,
             commits: BTreeMap::new(),
-            gone: BTreeSet::new(),
         })
     }
 
@@ -100,47 +129,19 @@ impl LocalCopies {
         rows
     }
 
-    /// A store that is partly on disk as it is has no copy from here on, until it is restored.
-    ///
-    /// # Errors
-    /// What the thread could not write before.
-    pub fn give_up(&mut self, task: TaskId, store: &str) -> Result<()> {
-        self.take_noted(task, store);
-        if self.gone.insert((task, store.to_string())) { self.send(task, store, Basis::Gone) } else { Ok(()) }
+    pub fn writer(&self) -> &Writer {
+        self.writer.as_ref().expect("it is there until it is finished")
     }
 
-    /// Hands over what the copy of a store lacks.
-    ///
-    /// # Errors
-    /// What the thread could not write before.
-    pub fn hand_over(&mut self, task: TaskId, store: &str, basis: Basis) -> Result<()> {
-        let of = (task, store.to_string());
-        match basis {
-            Basis::Gone => return self.give_up(task, store),
-            Basis::Image(_) => drop(self.gone.remove(&of)),
-            // It was on disk for a while: the copy ends before that.
-            Basis::Tail(_) if self.gone.contains(&of) => return Ok(()),
-            Basis::Tail(_) => {}
-        }
-        self.send(task, store, basis)
-    }
-
-    fn send(&self, task: TaskId, store: &str, basis: Basis) -> Result<()> {
-        let sent = self.sender.as_ref().map(|sender| sender.send(Job { task, store: store.to_string(), basis }));
-        match sent {
-            Some(Ok(())) => Ok(()),
-            _ => Err(self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone().unwrap_or_else(broken)),
-        }
-    }
-
-    /// Waits until everything is written.
+    /// Waits until everything is written; all other handles must be gone.
     ///
     /// # Errors
     /// What could not be.
     pub fn finish(&mut self) -> Result<()> {
-        drop(self.sender.take());
+        let Some(Writer { sender, failed }) = self.writer.take() else { return Ok(()) };
+        drop(sender);
         let ended = self.thread.take().map(JoinHandle::join);
-        match self.failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
             Some(error) => Err(error),
             None if matches!(ended, Some(Err(_))) => Err(broken()),
             None => Ok(()),
@@ -163,22 +164,33 @@ fn broken() -> Error {
 fn write(checkpoints: &Checkpoints, plan: &Plan, jobs: &Receiver<Job>) -> Result<()> {
     // Stores without a commit yet: their first deltas are all that they hold.
     let mut empty = BTreeSet::new();
+    // Stores that are partly on disk as they are: no copy is kept until they are restored.
+    let mut gone = BTreeSet::new();
     for Job { task, store, basis } in jobs {
         let name = task.to_string();
+        let of = (task, store.clone());
         match basis {
             Basis::Image(Tail { rows, commit: Some(commit), changelog }) => {
+                gone.remove(&of);
                 checkpoints.save(&name, &store, &commit, changelog, &rows)?;
             }
             Basis::Image(Tail { commit: None, .. }) => {
+                gone.remove(&of);
                 checkpoints.remove(&name, &store)?;
-                empty.insert((task, store.clone()));
+                empty.insert(of);
             }
-            Basis::Tail(Tail { rows, commit: Some(commit), changelog }) => match empty.remove(&(task, store.clone())) {
+            Basis::Gone if gone.contains(&of) => continue,
+            Basis::Gone => {
+                checkpoints.remove(&name, &store)?;
+                gone.insert(of);
+                continue;
+            }
+            Basis::Tail(_) if gone.contains(&of) => continue,
+            Basis::Tail(Tail { rows, commit: Some(commit), changelog }) => match empty.remove(&of) {
                 true => checkpoints.save(&name, &store, &commit, changelog, &rows)?,
                 false => checkpoints.append(&name, &store, &commit, changelog, &rows)?,
             },
             Basis::Tail(Tail { commit: None, .. }) => {}
-            Basis::Gone => checkpoints.remove(&name, &store)?,
         }
         fold(checkpoints, plan, &name, &store)?;
     }

@@ -22,4 +22,5 @@ pub mod replica;
 pub mod restore;
 pub mod restorer;
 pub mod run;
+pub mod standby;
 pub mod watch;

@@ -33,6 +33,8 @@ pub struct Replica {
     pub from_checkpoint: u64,
     /// The local checkpoint is part of it.
     on_disk: bool,
+    /// The commit that the local checkpoint is of.
+    saved: Option<u64>,
 }
 
 /// What a local checkpoint lacks to be as the store is.
@@ -73,7 +75,8 @@ impl Replica {
         let start = sources.log.start_offsets(std::slice::from_ref(&partition))?[&partition];
         store.clear();
         let generation = plan.names.generation;
-        let mut replica = Replica { partition, fold: Fold::new(generation), position: start, from_checkpoint: 0, on_disk: false };
+        let mut replica =
+            Replica { partition, fold: Fold::new(generation), position: start, from_checkpoint: 0, on_disk: false, saved: None };
         let Some(checkpoints) = sources.checkpoints.as_ref().filter(|_| sources.trusted) else { return Ok(replica) };
         let name = task.to_string();
         let Some(reading) = checkpoints.read(&name, id)? else { return Ok(replica) };
@@ -100,7 +103,7 @@ impl Replica {
             watch.advance(1);
         }
         store.expire(commit.edge);
-        (replica.position, replica.on_disk) = (position, true);
+        (replica.position, replica.on_disk, replica.saved) = (position, true, Some(commit.number));
         replica.fold = Fold::after(commit.clone());
         replica.fold.keep_tail();
         Ok(replica)
@@ -186,6 +189,7 @@ impl Replica {
             return Ok(Basis::Gone);
         }
         let (commit, changelog) = (self.fold.last().cloned(), self.position);
+        self.saved = commit.as_ref().map(|commit| commit.number);
         let rows = self.fold.take_tail();
         let many = rows.iter().map(RecordBatch::num_rows).sum::<usize>() > store.len().max(LONG_TAIL);
         if std::mem::replace(&mut self.on_disk, true) && !many {
@@ -194,6 +198,11 @@ impl Replica {
         drop(rows);
         self.fold.keep_tail();
         Ok(Basis::Image(Tail { rows: store.image(IMAGE_ROWS)?, commit, changelog }))
+    }
+
+    /// Whether it has taken a commit since the local checkpoint was last brought up to it.
+    pub fn has_moved(&self) -> bool {
+        self.last().map(|record| record.number) != self.saved
     }
 
     /// Whether the last message taken was the last of a commit.

@@ -20,9 +20,11 @@ use crate::store::memory::Memory;
 use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
 use crate::task::graph::Task;
+use crate::task::local::LocalCopies;
 use crate::task::plan::{Plan, Reads, TaskId};
 use crate::task::progress::{self, TaskState};
 use crate::task::replica::{Basis, Replica};
+use crate::task::run::Run;
 use crate::task::watch::Watch;
 use crate::watermark::Watermark;
 
@@ -39,6 +41,13 @@ pub struct Sources {
     pub memory: Memory,
 }
 
+impl Sources {
+    pub fn of(log: &Arc<dyn Log>, run: &Run, local: Option<&LocalCopies>) -> Sources {
+        let checkpoints = local.map(|local| local.checkpoints.clone());
+        Sources { log: log.clone(), checkpoints, trusted: true, start: Arc::new(run.start.clone()), memory: run.memory.clone() }
+    }
+}
+
 /// A task as of its last commit.
 pub struct Restored {
     pub task: Task,
@@ -47,6 +56,8 @@ pub struct Restored {
     /// Rows taken from local checkpoints, and from changelogs; a key may have come more than once.
     pub from_checkpoint: u64,
     pub from_changelog: u64,
+    /// Keys that had been read ahead.
+    pub from_standby: u64,
     pub elapsed: Duration,
     /// Where its changelogs ended.
     pub changelogs: OffsetVector,
@@ -107,13 +118,13 @@ fn restore_from(
     let began = clock.now();
     let mut state = committed_state(plan, id, committed, &sources.start)?;
     let mut task = Task::new(plan.clone(), id, &state)?;
-    let mut replicas = match warm {
-        Some(warm) => {
-            task.adopt(warm.task);
-            warm.replicas
-        }
-        None => BTreeMap::new(),
-    };
+    let mut replicas = BTreeMap::new();
+    if let Some(warm) = warm {
+        task.adopt(warm.task);
+        replicas = warm.replicas;
+    }
+    let from_standby = replicas.keys().map(|id: &String| task.store(id).len() as u64).sum();
+    let ahead: u64 = replicas.values().map(|replica: &Replica| replica.from_checkpoint + replica.from_changelog()).sum();
     let changelogs = restore_stores(plan, &mut task, &mut replicas, sources, watch)?;
     let last = last_commit(plan, id, &replicas)?;
     let mut commit = 0;
@@ -145,11 +156,15 @@ fn restore_from(
             bases.insert(id, replica.take_basis(store)?);
         }
     }
-    Ok(Restored { task, rows, from_checkpoint, from_changelog, elapsed: clock.since(began), changelogs, bases })
+    if ahead > 0 {
+        (from_checkpoint, from_changelog) = (0, from_checkpoint + from_changelog - ahead);
+    }
+    let elapsed = clock.since(began);
+    Ok(Restored { task, rows, from_checkpoint, from_changelog, from_standby, elapsed, changelogs, bases })
 }
 
 /// What the group's offsets say; a partition without one begins where the run does.
-fn committed_state(plan: &Plan, id: TaskId, committed: &CommittedOffsets, start: &OffsetVector) -> Result<TaskState> {
+pub(super) fn committed_state(plan: &Plan, id: TaskId, committed: &CommittedOffsets, start: &OffsetVector) -> Result<TaskState> {
     let mut state = TaskState::default();
     for input in plan.inputs(id) {
         let partition = input.partition;

@@ -273,7 +273,8 @@ fn work(queue: &Mutex<Queue>, done: &Sender<Done>) {
     }
 }
 
-fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
+/// What a panic said.
+pub fn text_of(panic: &(dyn std::any::Any + Send)) -> &str {
     panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no text")
 }
 

@@ -15,7 +15,6 @@ use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
 use crate::metric;
 use crate::record::{Chunk, NextOffset, Offset, OffsetVector, Outgoing, Topic, TopicPartition};
-use crate::store::checkpoint::Checkpoints;
 use crate::store::memory::{self, Memory, Seat};
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
 use crate::task::decision::{self, Decision};
@@ -28,8 +27,9 @@ use crate::task::permit::Permit;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::progress;
 use crate::task::replica::{Basis, Tail};
-use crate::task::restore::{Restored, Sources};
+use crate::task::restore::{Restored, Sources, Warm};
 use crate::task::restorer::{Restorer, Restoring};
+use crate::task::standby::{self, Standby, StandbyProgress};
 use crate::task::watch::RestoreProgress;
 use crate::watermark::Watermark;
 
@@ -74,6 +74,8 @@ pub struct Run {
     /// Of the process; changes no result.
     pub memory: Memory,
     pub restoring: Restoring,
+    /// Of how many tasks that others own this one keeps warm copies.
+    pub standby_tasks: usize,
     /// Asked after every assignment before the first commit, and about once a second; `None`: it is always granted.
     pub permit: Option<Arc<dyn Permit>>,
 }
@@ -115,8 +117,20 @@ pub struct Progress {
     /// Schema ids that the registry could not be asked for; their records wait.
     pub waiting_for_schemas: usize,
     pub left: bool,
+    /// Copies of tasks that others own.
+    pub standby_tasks: StandbyProgress,
     /// Why it holds no tasks though it runs: another generation is live.
     pub standby: Option<String>,
+}
+
+impl Progress {
+    /// How much was read of what the tasks that restore have to read, 0 to 1; 1 when none does.
+    pub fn restore_ratio(&self) -> f64 {
+        match self.restores.len() {
+            0 => 1.0,
+            tasks => self.restores.iter().map(|restore| restore.ratio).sum::<f64>() / tasks as f64,
+        }
+    }
 }
 
 /// A chunk whose writer schema could not be fetched yet.
@@ -133,6 +147,8 @@ pub struct Worker {
     core: Core,
     consumer: Option<Box<dyn Consumer>>,
     producer: Box<dyn Producer>,
+    /// Dropped before `local`, to which it writes.
+    standby: Option<Standby>,
     local: Option<LocalCopies>,
     restorer: Restorer,
     tasks: BTreeMap<TaskId, Task>,
@@ -156,6 +172,7 @@ pub struct Worker {
     began: Moment,
     checkpointed_at: Moment,
     asked_ends_at: Option<Moment>,
+    standby_at: Option<Moment>,
     /// What the caller gives a step.
     patience: Duration,
     away_since: Option<Moment>,
@@ -188,22 +205,19 @@ const LOOK_AT_TABLES_EVERY: Duration = Duration::from_millis(50);
 const ENDS_EVERY: Duration = Duration::from_millis(20);
 /// How often it is asked whether this run may still commit.
 const PERMIT_EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked of which tasks copies are kept.
+const STANDBY_EVERY: Duration = Duration::from_secs(2);
 /// How long a poll may wait while a task restores.
 const RESTORING_WAIT: Duration = Duration::from_millis(20);
 
 impl Worker {
     /// Opens the producer (fencing a former one of this instance) and joins the group.
     pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, mut run: Run) -> Result<Worker> {
-        let local = match &run.state {
-            Some(dir) if run.plan.has_state() => Some(LocalCopies::start(Checkpoints::open(dir)?, run.plan.clone())?),
+        let local = LocalCopies::of(&run)?;
+        let sources = Sources::of(&log, &run, local.as_ref());
+        let standby = match run.standby_tasks {
+            1.. if run.plan.has_state() && run.end.is_none() => Some(Standby::start(&run, sources.clone(), local.as_ref())?),
             _ => None,
-        };
-        let sources = Sources {
-            log: log.clone(),
-            checkpoints: local.as_ref().map(|local| local.checkpoints.clone()),
-            trusted: true,
-            start: Arc::new(run.start.clone()),
-            memory: run.memory.clone(),
         };
         let clock = log.clock();
         let mut producer = log.producer(&producer_settings(&run))?;
@@ -221,6 +235,7 @@ impl Worker {
         let seat = run.memory.join();
         Ok(Worker {
             core: Core::new(run.cadence.within(run.memory.of_commit()), leads),
+            standby_at: None,
             restorer: Restorer::new(run.plan.clone(), sources, run.restoring),
             ends,
             log,
@@ -228,6 +243,7 @@ impl Worker {
             run,
             consumer: Some(consumer),
             producer,
+            standby,
             local,
             tasks: BTreeMap::new(),
             finished: BTreeSet::new(),
@@ -255,6 +271,13 @@ impl Worker {
             said_short_at: None,
             progress: Arc::default(),
         })
+    }
+
+    /// Copies of tasks that were read ahead before this worker began.
+    pub fn bring(&self, warm: BTreeMap<TaskId, Warm>) {
+        if let Some(standby) = &self.standby {
+            standby.bring(warm);
+        }
     }
 
     /// One round: what is left to do, or what the log brings, waiting at most `wait`.
@@ -407,7 +430,23 @@ impl Worker {
         self.event(Event::Tick);
         self.perform()?;
         self.show_restores();
+        self.stand_by();
         Ok(step)
+    }
+
+    /// Looks now and then of which tasks of others to keep copies, and how far these are. Not while tasks of its own restore, nor before the
+    /// group has had the time to hand some out.
+    fn stand_by(&mut self) {
+        let Some(standby) = &self.standby else { return };
+        standby.step();
+        let patient = self.run.restoring == Restoring::Threads;
+        let soon = patient && self.clock.since(self.standby_at.unwrap_or(self.began)) < STANDBY_EVERY;
+        if soon || self.core.is_restoring() || self.core.has_left() {
+            return;
+        }
+        self.standby_at = Some(self.clock.now());
+        standby.want(standby::choose(&self.run.plan, &self.run.instance, self.core.tasks(), self.run.standby_tasks));
+        lock(&self.progress).standby_tasks = standby.progress();
     }
 
     /// Leaves when this run may not commit any more.
@@ -713,7 +752,8 @@ impl Worker {
     fn act(&mut self, action: &Action) -> Result<()> {
         match action {
             Action::Restore(task) => {
-                self.restorer.begin(*task, None);
+                let warm = self.standby.as_ref().and_then(|standby| standby.take(*task));
+                self.restorer.begin(*task, warm);
                 self.show();
                 self.take_restored()
             }
@@ -783,14 +823,14 @@ impl Worker {
             return Err(error);
         }
         self.quiet.forget();
-        let Restored { task, rows, from_checkpoint, from_changelog, elapsed, changelogs, bases } = *restored;
-        if from_checkpoint + from_changelog > 0 {
+        let Restored { task, rows, from_checkpoint, from_changelog, from_standby, elapsed, changelogs, bases } = *restored;
+        if rows + from_checkpoint + from_changelog > 0 {
             let (pipeline, ms) = (plan.names.pipeline.clone(), elapsed.as_millis() as u64);
-            tracing::info!(pipeline, task = %id, rows, checkpoint = from_checkpoint, changelog = from_changelog, ms, "restored");
+            tracing::info!(pipeline, task = %id, rows, standby = from_standby, checkpoint = from_checkpoint, changelog = from_changelog, ms, "restored");
             metrics::counter!(metric::RESTORED_ROWS, "pipeline" => pipeline).increment(rows);
         }
-        if let Some(local) = &mut self.local {
-            bases.into_iter().try_for_each(|(store, basis)| local.hand_over(id, &store, basis))?;
+        if let Some(local) = &self.local {
+            bases.into_iter().try_for_each(|(store, basis)| local.writer().hand_over(id, &store, basis))?;
         }
         if !changelogs.is_empty() {
             self.rounds.insert(id, changelogs);
@@ -1002,7 +1042,8 @@ impl Worker {
             for (_, id) in plan.stateful_nodes(of.sub) {
                 // What is on disk is not copied: after a restart the changelog has it.
                 if task.store(id).spilled().keys > 0 {
-                    local.give_up(*of, id)?;
+                    local.take_noted(*of, id);
+                    local.writer().hand_over(*of, id, Basis::Gone)?;
                     continue;
                 }
                 moved.push((*of, id, plan.names.changelog(id)?.partition(of.number)));
@@ -1017,7 +1058,7 @@ impl Worker {
         for (of, id, partition) in moved {
             let commit = Some(self.tasks[&of].last_commit_record(id));
             let tail = Tail { rows: local.take_noted(of, id), commit, changelog: ends[&partition] };
-            local.hand_over(of, id, Basis::Tail(tail))?;
+            local.writer().hand_over(of, id, Basis::Tail(tail))?;
         }
         Ok(())
     }
@@ -1112,6 +1153,7 @@ impl Worker {
 
     fn leave(&mut self) -> Result<()> {
         self.restorer.forget_all();
+        self.standby = None;
         self.checkpoint()?;
         self.show();
         lock(&self.progress).left = true;

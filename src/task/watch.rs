@@ -25,12 +25,6 @@ impl RestoreProgress {
     pub fn rows_per_second(&self) -> f64 {
         self.rows as f64 / self.elapsed.as_secs_f64().max(0.001)
     }
-
-    /// By what is done of what is to do; `None` before there is something to go by.
-    pub fn left(&self) -> Option<Duration> {
-        let known = self.ratio > 0.0 && !self.held_up;
-        known.then(|| Duration::from_secs_f64(self.elapsed.as_secs_f64() * (1.0 - self.ratio) / self.ratio))
-    }
 }
 
 /// Shared between a restore and those who look at it.

@@ -131,6 +131,7 @@ pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Result
     world.log.interleave(seed);
     // Half of the restores take a while, in which the other tasks go on.
     world.site.settings.restoring = Restoring::Steps(seed);
+    world.site.settings.standby_tasks = (seed % 3) as usize;
     let rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ mode as u64);
     let mut stage = Stage { world: &world, case, decisions, rng, workers: workers(seed) };
     match mode {
