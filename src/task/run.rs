@@ -998,24 +998,27 @@ impl Worker {
         if freed > 0 {
             memory::trim();
         }
-        if held - freed.min(held) > share || (short && freed == 0) {
-            self.say_short(held - freed.min(held));
+        let left = held.saturating_sub(freed);
+        if self.run.memory.budget() > 0 && (left > share || (short && freed == 0)) {
+            self.say_short(left);
         }
         Ok(())
     }
 
-    fn say_short(&mut self, held: usize) {
+    fn say_short(&mut self, state: usize) {
         if self.said_short_at.is_some_and(|at| self.clock.since(at) < SAY_AWAY) {
             return;
         }
         self.said_short_at = Some(self.clock.now());
         let mebibytes = |bytes: usize| bytes >> 20;
+        let budget = self.run.memory.budget();
+        let process = memory::resident_bytes().unwrap_or_default();
         tracing::warn!(
             pipeline = self.name(),
-            budget = mebibytes(self.run.memory.budget()),
-            state = mebibytes(held),
-            process = memory::resident_bytes().map(mebibytes),
-            "over the memory budget (in MiB) with state that can't go to disk: give [memory] budget more, or the pipeline more processes"
+            budget_mb = mebibytes(budget),
+            process_mb = mebibytes(process),
+            state_mb = mebibytes(state),
+            "near the memory budget, and what is in memory can't go to disk: raise [memory] budget, or add processes"
         );
     }
 

@@ -17,6 +17,7 @@ use crate::job::live;
 use crate::job::promote::{Promotion, Status, Which};
 use crate::log::embedded::CommitFault;
 use crate::record::{NextOffset, Topic};
+use crate::store::memory::Memory;
 use crate::task::core::Cadence;
 use crate::task::decision::Decision;
 use crate::task::idle::{self, Stand};
@@ -125,9 +126,17 @@ pub fn workers(seed: u64) -> usize {
     WORKERS[(seed.wrapping_sub(1) % WORKERS.len() as u64) as usize]
 }
 
+/// Whether an interleaving runs without memory for state: every store goes to disk after every commit, and output is sent as it is made.
+pub fn is_short_of_memory(mode: Mode, seed: u64) -> bool {
+    (seed / WORKERS.len() as u64 + mode as u64).is_multiple_of(2)
+}
+
 /// Runs a case in one mode under one interleaving.
 pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Result<Tables> {
     let mut world = World::new(case)?;
+    if is_short_of_memory(mode, seed) {
+        world.site.settings.memory = Memory::of(0);
+    }
     world.log.interleave(seed);
     // Half of the restores take a while, in which the other tasks go on.
     world.site.settings.restoring = Restoring::Steps(seed);

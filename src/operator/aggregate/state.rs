@@ -5,9 +5,9 @@ use std::sync::Arc;
 use arrow::array::{Array, ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt8Array};
 use arrow::compute::{concat, concat_batches};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use hashbrown::HashSet;
 
 use super::accumulator::{Accumulator, state_column, state_field};
-use super::cold::ColdPart;
 use super::slots::Slots;
 use super::{Aggregate, AggregateSpec};
 use crate::error::Result;
@@ -95,38 +95,36 @@ impl Store for Aggregate {
 
     fn slice(&mut self, rows: usize) -> Result<Slice> {
         let rows = rows.max(1);
-        let mut parts = Vec::new();
-        let mut left = rows;
+        let mut slots = Vec::new();
         if let Some(from) = self.state.cursor.memory {
-            let (slots, next) = self.memory_slice(from, rows);
-            self.state.cursor.memory = next;
-            left -= slots.len();
-            if !slots.is_empty() {
-                parts.push(self.export(&slots)?);
-            }
+            (slots, self.state.cursor.memory) = self.memory_slice(from, rows);
         }
         let mut wrapped = self.state.cursor.memory.is_none();
+        let mut on_disk = None;
         if wrapped && self.cold.is_some() {
             wrapped = false;
-            if left > 0 {
-                let ColdPart { alone, slots, next } = self.cold_part(&self.state.cursor.cold, left)?;
-                parts.extend(alone);
-                if !slots.is_empty() {
-                    parts.push(self.export(&slots)?);
-                }
-                wrapped = next.is_none();
-                self.state.cursor.cold = next.unwrap_or_default();
+            if slots.len() < rows {
+                let part = self.cold_part(&self.state.cursor.cold, rows - slots.len())?;
+                // No group comes twice in one batch.
+                let given: HashSet<u32> = slots.iter().copied().collect();
+                slots.extend(part.slots.iter().filter(|slot| !given.contains(*slot)));
+                on_disk = part.alone;
+                wrapped = part.next.is_none();
+                self.state.cursor.cold = part.next.unwrap_or_default();
             }
         }
         if wrapped {
             self.state.cursor = Cursor::start();
         }
-        let rows = match parts.len() {
-            0 => None,
-            1 => parts.pop(),
-            _ => Some(concat_batches(&self.state.schema, &parts).map_err(|e| broken("rows of state", e))?),
+        let in_memory = if slots.is_empty() { None } else { Some(self.export(&slots)?) };
+        let rows = match (in_memory, on_disk) {
+            (Some(in_memory), Some(on_disk)) => {
+                let parts = [in_memory, on_disk];
+                Some(concat_batches(&self.state.schema, &parts).map_err(|e| broken("rows of state", e))?)
+            }
+            (in_memory, on_disk) => in_memory.or(on_disk),
         };
-        Ok(Slice { rows: rows.filter(|rows| rows.num_rows() > 0), wrapped })
+        Ok(Slice { rows, wrapped })
     }
 
     fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
