@@ -13,6 +13,7 @@ pub mod graph;
 pub mod idle;
 pub mod letters;
 pub mod names;
+pub mod observe;
 pub mod outlet;
 pub mod permit;
 pub mod plan;

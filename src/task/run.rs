@@ -22,6 +22,7 @@ use crate::task::ends::Ends;
 use crate::task::graph::{Prepared, Task};
 use crate::task::idle::{self, Quiet, Stand};
 use crate::task::letters::{Orphan, Sender};
+use crate::task::observe::Observer;
 use crate::task::permit::Permit;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::progress;
@@ -151,6 +152,7 @@ pub struct Worker {
     unpermitted: bool,
     asked_permit_at: Option<Moment>,
     dismissed: bool,
+    observer: Option<Box<dyn Observer>>,
     pub progress: Arc<Mutex<Progress>>,
 }
 
@@ -218,8 +220,14 @@ impl Worker {
             unpermitted: true,
             asked_permit_at: None,
             dismissed: false,
+            observer: None,
             progress: Arc::default(),
         })
+    }
+
+    /// From now on the observer is told what is decided and done.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.observer = Some(observer);
     }
 
     /// One round: what is left to do, or what the log brings, waiting at most `wait`.
@@ -308,6 +316,9 @@ impl Worker {
 
     fn event(&mut self, event: Event) {
         let now = self.now_ms();
+        if let Some(observer) = &mut self.observer {
+            observer.event(&event);
+        }
         let actions = self.core.on(event, now);
         self.actions.extend(actions);
     }
@@ -630,7 +641,14 @@ impl Worker {
     /// Performs the actions in order. One that can't be performed because something is away stays and is tried again.
     fn perform(&mut self) -> Result<()> {
         while let Some(action) = self.actions.pop_front() {
-            if let Err(error) = self.act(&action) {
+            if let Some(observer) = &mut self.observer {
+                observer.before(&action);
+            }
+            let result = self.act(&action);
+            if let Some(observer) = &mut self.observer {
+                observer.after(&action);
+            }
+            if let Err(error) = result {
                 if error.kind == Kind::Away {
                     self.actions.push_front(action);
                 }

@@ -1,6 +1,7 @@
 //! `tidemill test CASE...`: runs cases on the embedded log in every mode, under several interleavings, and compares.
 
 pub mod case;
+pub mod chaos;
 pub mod compare;
 mod crew;
 pub mod modes;
@@ -35,6 +36,9 @@ pub struct Args {
     #[arg(long, value_enum, default_value_t)]
     output: crate::cli::Format,
 }
+
+/// Lines of a trace that are shown with a failure.
+const TAIL: usize = 40;
 
 /// What became of one case in one mode.
 #[derive(Clone, Debug)]
@@ -104,7 +108,7 @@ pub fn verify(dir: &Path, modes: &[Mode], seeds: &[u64], options: &Options) -> R
         let mut verdict = Verdict { case: case.name.clone(), mode: mode.name(), runs: 0, failure: None };
         for seed in seeds {
             verdict.runs += 1;
-            let differences = match modes::run(&case, *mode, *seed, &decisions) {
+            let mut differences = match modes::run(&case, *mode, *seed, &decisions) {
                 Err(error) => vec![format!("the run failed: {error}")],
                 Ok(tables) => {
                     let mut differences = compare::differences(&case, &tables);
@@ -116,6 +120,9 @@ pub fn verify(dir: &Path, modes: &[Mode], seeds: &[u64], options: &Options) -> R
                 }
             };
             if !differences.is_empty() {
+                if *mode == Mode::Chaos {
+                    differences.extend(chaos::tail(&case, *seed, &decisions, TAIL));
+                }
                 verdict.failure = Some((*seed, differences));
                 break;
             }

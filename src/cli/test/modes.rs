@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::cli::test::case::{Case, Input};
+use crate::cli::test::chaos;
 use crate::cli::test::crew::{Crash, Crew, settle};
 use crate::cli::test::world::{Tables, World};
 use crate::error::Result;
@@ -42,10 +43,12 @@ pub enum Mode {
     Resumed,
     /// A backfill up to random offsets in the middle, whose generation then is live from exactly there.
     Cutover,
+    /// Several processes that are killed, sleep and come back at any moment, on a log with faults of all kinds.
+    Chaos,
 }
 
 impl Mode {
-    pub const ALL: [Mode; 8] = [
+    pub const ALL: [Mode; 9] = [
         Mode::Live,
         Mode::Backfill,
         Mode::CrashAfterCommit,
@@ -54,6 +57,7 @@ impl Mode {
         Mode::Once,
         Mode::Resumed,
         Mode::Cutover,
+        Mode::Chaos,
     ];
 
     pub fn name(self) -> &'static str {
@@ -66,6 +70,7 @@ impl Mode {
             Mode::Once => "once",
             Mode::Resumed => "resumed",
             Mode::Cutover => "cutover",
+            Mode::Chaos => "chaos",
         }
     }
 }
@@ -126,6 +131,9 @@ pub fn workers(seed: u64) -> usize {
 
 /// Runs a case in one mode under one interleaving.
 pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Result<Tables> {
+    if mode == Mode::Chaos {
+        return chaos::run(case, seed, decisions).tables;
+    }
     let world = World::new(case)?;
     world.log.interleave(seed);
     let rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ mode as u64);
@@ -146,6 +154,7 @@ pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Result
         Mode::Backfill => stage.backfilled(Crash::Never),
         Mode::Resumed => stage.backfilled(Crash::AtRandom),
         Mode::Cutover => stage.cut_over(),
+        Mode::Chaos => unreachable!("it has a stage of its own"),
     }
 }
 
