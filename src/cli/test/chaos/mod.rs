@@ -62,7 +62,8 @@ pub fn run(case: &Case, seed: u64, decisions: &[Decision]) -> Outcome {
     let mut plan = Plan::draw(seed);
     let on_the_way = if plan.decides { decisions } else { &[] };
     let storm = Storm::new(world.log.clone(), seed, plan.processes, Tide::new(case, on_the_way));
-    storm.note(None, format!("seed {seed}: {plan:?}, {:?}", storm.inner().odds));
+    let odds = storm.inner().odds;
+    storm.note(None, format!("seed {seed}: {plan:?}, {odds:?}"));
     if plan.eager {
         world.log.rebalance_eagerly();
     }

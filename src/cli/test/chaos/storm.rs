@@ -163,7 +163,7 @@ impl Storm {
     /// At a call of the process: it may be its end, or it sleeps.
     pub fn fate(&self, number: usize, danger: Danger, what: &str, when: &str) {
         self.clear_up();
-        let (kill, sleep) = (self.inner().odds.kill, self.inner().odds.sleep);
+        let Odds { kill, sleep, .. } = self.inner().odds;
         if kill + sleep == 0 || !self.strikes(self.once_in(danger)) {
             return;
         }
