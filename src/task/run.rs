@@ -267,6 +267,8 @@ impl Worker {
 
     /// Makes a decision now: it is recorded with the next commit, and followed from here on.
     pub fn decide(&mut self, decision: Decision) -> Result<()> {
+        // First what is left to do: a `Keep` that waits would take this decision for one that its commit has recorded.
+        self.perform()?;
         let task = self.run.plan.task_of(&decision.partition);
         if let Some(task) = task.and_then(|task| self.tasks.get_mut(&task)) {
             task.follow([&decision])?;

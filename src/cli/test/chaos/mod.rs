@@ -45,18 +45,17 @@ const SETTLES: Duration = Duration::from_secs(90);
 /// What a run gave, and what happened in it.
 pub struct Outcome {
     pub tables: Result<Tables>,
-    pub lines: u64,
+    /// Everything that happened, with its simulated time.
+    pub trace: Vec<String>,
     /// Of all lines of the trace.
     pub hash: u64,
-    /// The last lines of the trace.
-    pub tail: Vec<String>,
 }
 
 /// Runs a case through the weather of a seed.
 pub fn run(case: &Case, seed: u64, decisions: &[Decision]) -> Outcome {
     let world = match World::new(case) {
         Ok(world) => world,
-        Err(error) => return Outcome { tables: Err(error), lines: 0, hash: 0, tail: Vec::new() },
+        Err(error) => return Outcome { tables: Err(error), trace: Vec::new(), hash: 0 },
     };
     world.log.interleave(seed.wrapping_add(1));
     let mut plan = Plan::draw(seed);
@@ -71,8 +70,8 @@ pub fn run(case: &Case, seed: u64, decisions: &[Decision]) -> Outcome {
     storm.inner().phase = None;
     let crew = std::mem::take(&mut *storm.slots());
     drop(crew);
-    let inner = storm.inner();
-    Outcome { tables, lines: inner.trace.lines, hash: inner.trace.hash(), tail: inner.trace.tail().map(String::from).collect() }
+    let mut inner = storm.inner();
+    Outcome { tables, hash: inner.trace.hash(), trace: std::mem::take(&mut inner.trace.lines) }
 }
 
 /// What a seed makes of a run before it begins.
@@ -218,13 +217,3 @@ fn check(case: &Case, world: &World, storm: &Storm, plan: &Plan, names: &Names, 
         None => Ok(()),
     }
 }
-
-/// What `run` would say again, for a failure to be shown with.
-pub fn tail(case: &Case, seed: u64, decisions: &[Decision], lines: usize) -> Vec<String> {
-    let outcome = run(case, seed, decisions);
-    let skipped = outcome.tail.len().saturating_sub(lines);
-    outcome.tail.into_iter().skip(skipped).collect()
-}
-
-#[cfg(test)]
-mod tests;

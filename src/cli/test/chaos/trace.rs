@@ -1,18 +1,13 @@
 //! What happened in a run, line by line with its simulated time, and a hash of it all: two runs of one seed have the same.
 
-use std::collections::VecDeque;
 use std::fmt::Display;
 
 use crate::clock::Moment;
 
-/// Lines that are kept to be shown.
-const TAIL: usize = 400;
-
 #[derive(Debug, Default)]
 pub struct Trace {
-    pub lines: u64,
+    pub lines: Vec<String>,
     hash: u64,
-    tail: VecDeque<String>,
 }
 
 impl Trace {
@@ -22,24 +17,15 @@ impl Trace {
         let who = process.map_or_else(|| "--".to_owned(), |number| format!("p{number}"));
         let line = format!("{:>5}.{:06} {who} {what}", at.as_secs(), at.subsec_micros());
         // FNV-1a, over all lines.
-        let mut hash = if self.lines == 0 { 0xcbf2_9ce4_8422_2325 } else { self.hash };
+        let mut hash = if self.lines.is_empty() { 0xcbf2_9ce4_8422_2325 } else { self.hash };
         for byte in line.bytes().chain([b'\n']) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
         self.hash = hash;
-        self.lines += 1;
-        if self.tail.len() == TAIL {
-            self.tail.pop_front();
-        }
-        self.tail.push_back(line);
+        self.lines.push(line);
     }
 
     pub fn hash(&self) -> u64 {
         self.hash
-    }
-
-    /// The last lines, oldest first.
-    pub fn tail(&self) -> impl Iterator<Item = &str> {
-        self.tail.iter().map(String::as_str)
     }
 }
