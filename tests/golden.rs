@@ -8,9 +8,6 @@ use tidemill::cli::test::modes::Mode;
 use tidemill::cli::test::{case, verify};
 use tidemill::topology::Options;
 
-/// Cases at once: a run mostly waits for records that do not come.
-const THREADS: usize = 6;
-
 /// How many runs a case took, and what failed in them.
 fn run(path: &Path, seeds: &[u64]) -> (u64, Vec<String>) {
     let verdicts = match verify(path, &Mode::ALL, seeds, &Options::default()) {
@@ -23,6 +20,7 @@ fn run(path: &Path, seeds: &[u64]) -> (u64, Vec<String>) {
     for verdict in verdicts {
         if let Some((seed, differences)) = verdict.failure {
             let shown: Vec<&str> = differences.iter().take(6).map(String::as_str).collect();
+            let shown: Vec<&str> = shown.into_iter().chain(verdict.trace.iter().map(String::as_str)).collect();
             failures.push(format!("{} {} seed {seed}:\n    {}", verdict.case, verdict.mode, shown.join("\n    ")));
         }
     }
@@ -37,7 +35,7 @@ fn every_golden_case_gives_the_same_tables_in_every_mode() {
     let seeds: Vec<u64> = (1..=8).collect();
     let (next, done) = (AtomicUsize::new(0), Mutex::new((0, Vec::new())));
     std::thread::scope(|scope| {
-        for _ in 0..THREADS {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 while let Some(path) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let (runs, failures) = run(path, &seeds);

@@ -2,7 +2,7 @@
 //!
 //! A seed makes a case (`generate`, `input`), the model computes what must come out (`model`), and the case is written in the golden
 //! format and run as a golden case is, so that a failing seed leaves a folder for `tidemill test`. `SIM_SEEDS=0..5000` (or `SIM_SEEDS=17`)
-//! runs others than the fixed ones; `scripts/sim N` runs N.
+//! runs others than the fixed ones, `SIM_MODE=chaos` one mode only; `scripts/sim N` runs N.
 
 #[path = "sim/case.rs"]
 mod case;
@@ -72,8 +72,7 @@ fn the_engine_gives_what_the_model_gives() {
     let quiet = std::panic::take_hook();
     std::panic::set_hook(Box::new(|_| {}));
     std::thread::scope(|scope| {
-        // A run waits now and then, so there are more threads than cores.
-        for _ in 0..3 * std::thread::available_parallelism().map_or(2, usize::from).min(8) {
+        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
             scope.spawn(|| {
                 loop {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
@@ -152,7 +151,7 @@ fn one(seed: u64) -> Result<BTreeMap<String, u64>, String> {
     let of_smallest = run::run(&smallest, &small, &interleavings).err().unwrap_or_else(|| failure.clone());
     let _ = std::fs::remove_dir_all(&trial);
     Err(format!(
-        "seed {seed} ({:?}):\n    {}\n  the case is in {}\n  the smallest that fails is in {}:\n    {}\n{}",
+        "seed {seed} ({:?}), again with SIM_SEEDS={seed}:\n    {}\n  the case is in {}\n  the smallest that fails is in {}:\n    {}\n{}",
         failure.kind,
         failure.lines.join("\n    "),
         dir.display(),

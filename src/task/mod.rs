@@ -14,6 +14,7 @@ pub mod idle;
 pub mod letters;
 pub mod local;
 pub mod names;
+pub mod observe;
 pub mod outlet;
 pub mod permit;
 pub mod plan;

@@ -23,6 +23,7 @@ use crate::task::graph::{Flow, Prepared, Task};
 use crate::task::idle::{self, Quiet, Stand};
 use crate::task::letters::{Orphan, Sender};
 use crate::task::local::LocalCopies;
+use crate::task::observe::Observer;
 use crate::task::permit::Permit;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::progress;
@@ -186,6 +187,7 @@ pub struct Worker {
     /// Among the workers that share the memory budget.
     _seat: Seat,
     said_short_at: Option<Moment>,
+    observer: Option<Box<dyn Observer>>,
     pub progress: Arc<Mutex<Progress>>,
 }
 
@@ -269,6 +271,7 @@ impl Worker {
             dismissed: false,
             _seat: seat,
             said_short_at: None,
+            observer: None,
             progress: Arc::default(),
         })
     }
@@ -278,6 +281,11 @@ impl Worker {
         if let Some(standby) = &self.standby {
             standby.bring(warm);
         }
+    }
+
+    /// From now on the observer is told what is decided and done.
+    pub fn observe(&mut self, observer: Box<dyn Observer>) {
+        self.observer = Some(observer);
     }
 
     /// One round: what is left to do, or what the log brings, waiting at most `wait`.
@@ -317,6 +325,8 @@ impl Worker {
 
     /// Makes a decision now: it is recorded with the next commit, and followed from here on.
     pub fn decide(&mut self, decision: Decision) -> Result<()> {
+        // First what is left to do: a `Keep` that waits would take this decision for one that its commit has recorded.
+        self.perform()?;
         let task = self.run.plan.task_of(&decision.partition);
         if let Some((id, task)) = task.and_then(|id| Some((id, self.tasks.get_mut(&id)?))) {
             task.follow([&decision])?;
@@ -367,6 +377,9 @@ impl Worker {
 
     fn event(&mut self, event: Event) {
         let now = self.now_ms();
+        if let Some(observer) = &mut self.observer {
+            observer.event(&event);
+        }
         let actions = self.core.on(event, now);
         self.actions.extend(actions);
     }
@@ -739,7 +752,14 @@ impl Worker {
     /// Performs the actions in order. One that can't be performed because something is away stays and is tried again.
     fn perform(&mut self) -> Result<()> {
         while let Some(action) = self.actions.pop_front() {
-            if let Err(error) = self.act(&action) {
+            if let Some(observer) = &mut self.observer {
+                observer.before(&action);
+            }
+            let result = self.act(&action);
+            if let Some(observer) = &mut self.observer {
+                observer.after(&action);
+            }
+            if let Err(error) = result {
                 if error.kind == Kind::Away {
                     self.actions.push_front(action);
                 }

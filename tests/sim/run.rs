@@ -35,22 +35,30 @@ pub struct Failure {
 pub fn run(case: &Case, dir: &Path, interleavings: &[u64]) -> Result<Expected, Failure> {
     let expected = model::expected(case);
     write(&render::files(case, &expected), dir);
-    match catch_unwind(AssertUnwindSafe(|| verify(dir, &Mode::ALL, interleavings, &Options::default()))) {
+    let modes = modes();
+    match catch_unwind(AssertUnwindSafe(|| verify(dir, &modes, interleavings, &Options::default()))) {
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             Err(Failure { kind: Kind::Panicked, lines: vec![text.unwrap_or("a panic without text").to_owned()] })
         }
         Ok(Err(error)) => Err(Failure { kind: Kind::Refused, lines: error.to_string().lines().map(String::from).collect() }),
         Ok(Ok(verdicts)) => {
-            assert_eq!(verdicts.len(), Mode::ALL.len(), "every mode has a verdict");
-            let failures = verdicts.into_iter().filter_map(|verdict| verdict.failure.map(|failure| (verdict.mode, failure)));
-            let shown = failures.flat_map(|(mode, (seed, differences))| {
-                differences.into_iter().take(8).map(move |line| format!("{mode} interleaving {seed}: {line}"))
+            assert_eq!(verdicts.len(), modes.len(), "every mode has a verdict");
+            let failures = verdicts.into_iter().filter_map(|v| v.failure.map(|failure| (v.mode, failure, v.trace)));
+            let shown = failures.flat_map(|(mode, (seed, differences), trace)| {
+                differences.into_iter().take(8).chain(trace).map(move |line| format!("{mode} interleaving {seed}: {line}"))
             });
             let lines: Vec<String> = shown.collect();
             if lines.is_empty() { Ok(expected) } else { Err(Failure { kind: Kind::Differs, lines }) }
         }
     }
+}
+
+/// All of them, or the one that `SIM_MODE` names.
+fn modes() -> Vec<Mode> {
+    let Ok(wanted) = std::env::var("SIM_MODE") else { return Mode::ALL.to_vec() };
+    let named = Mode::ALL.into_iter().find(|mode| mode.name() == wanted);
+    vec![named.unwrap_or_else(|| panic!("SIM_MODE=\"{wanted}\" is no mode of the suite"))]
 }
 
 fn write(files: &BTreeMap<String, String>, dir: &Path) {

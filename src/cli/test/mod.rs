@@ -1,6 +1,7 @@
 //! `tidemill test CASE...`: runs cases on the embedded log in every mode, under several interleavings, and compares.
 
 pub mod case;
+pub mod chaos;
 pub mod compare;
 mod crew;
 pub mod modes;
@@ -32,9 +33,15 @@ pub struct Args {
     /// Run this mode only.
     #[arg(long)]
     mode: Option<String>,
+    /// With --seed: show everything that happens in the mode "chaos", line by line with its simulated time.
+    #[arg(long, requires = "seed")]
+    trace: bool,
     #[arg(long, value_enum, default_value_t)]
     output: crate::cli::Format,
 }
+
+/// Lines of a trace that are shown with a failure.
+const TAIL: usize = 40;
 
 /// What became of one case in one mode.
 #[derive(Clone, Debug)]
@@ -44,12 +51,20 @@ pub struct Verdict {
     pub runs: u64,
     /// The first seed that differs, and how.
     pub failure: Option<(u64, Vec<String>)>,
+    /// The last lines of what happened in a run that failed, in the mode "chaos".
+    pub trace: Vec<String>,
 }
 
 impl Verdict {
     fn broken(dir: &Path, error: &Error) -> Verdict {
         let case = dir.file_name().map_or_else(|| dir.display().to_string(), |name| name.to_string_lossy().into_owned());
-        Verdict { case, mode: "all", runs: 0, failure: Some((0, error.to_string().lines().map(String::from).collect())) }
+        Verdict {
+            case,
+            mode: "all",
+            runs: 0,
+            failure: Some((0, error.to_string().lines().map(String::from).collect())),
+            trace: Vec::new(),
+        }
     }
 }
 
@@ -65,6 +80,9 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     let mut verdicts = Vec::new();
     for path in &args.cases {
         for dir in case::find(path)? {
+            if args.trace {
+                show_trace(&dir, &seeds, context)?;
+            }
             // A case that can't be read or planned is one more that failed: the others are still run.
             let of_case =
                 verify(&dir, &chosen, &seeds, &context.options()).unwrap_or_else(|error| vec![Verdict::broken(&dir, &error)]);
@@ -84,6 +102,18 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode> {
     Ok(if failed == 0 { ExitCode::SUCCESS } else { ExitCode::from(3) })
 }
 
+/// To stderr, as logs are.
+fn show_trace(dir: &Path, seeds: &[u64], context: &Context) -> Result<()> {
+    let case = Case::open(dir, &context.options())?;
+    let decisions = modes::decisions(&case)?;
+    for seed in seeds {
+        let outcome = chaos::run(&case, *seed, &decisions);
+        outcome.trace.iter().for_each(|line| eprintln!("{line}"));
+        eprintln!("{} chaos seed {seed}: {} lines, hash {:016x}", case.name, outcome.trace.len(), outcome.hash);
+    }
+    Ok(())
+}
+
 fn mode(name: &str) -> Result<Mode> {
     Mode::ALL.into_iter().find(|mode| mode.name() == name).ok_or_else(|| {
         let known: Vec<&str> = Mode::ALL.iter().map(|mode| mode.name()).collect();
@@ -101,7 +131,7 @@ pub fn verify(dir: &Path, modes: &[Mode], seeds: &[u64], options: &Options) -> R
     let mut first: Option<world::Tables> = None;
     let mut verdicts = Vec::new();
     for mode in modes {
-        let mut verdict = Verdict { case: case.name.clone(), mode: mode.name(), runs: 0, failure: None };
+        let mut verdict = Verdict { case: case.name.clone(), mode: mode.name(), runs: 0, failure: None, trace: Vec::new() };
         for seed in seeds {
             verdict.runs += 1;
             let differences = match modes::run(&case, *mode, *seed, &decisions) {
@@ -116,6 +146,11 @@ pub fn verify(dir: &Path, modes: &[Mode], seeds: &[u64], options: &Options) -> R
                 }
             };
             if !differences.is_empty() {
+                if *mode == Mode::Chaos {
+                    // The same seed makes the same run again.
+                    let mut trace = chaos::run(&case, *seed, &decisions).trace;
+                    verdict.trace = trace.split_off(trace.len().saturating_sub(TAIL));
+                }
                 verdict.failure = Some((*seed, differences));
                 break;
             }
@@ -134,6 +169,10 @@ fn report(verdict: &Verdict) {
             if differences.len() > 12 {
                 println!("          ... and {} more", differences.len() - 12);
             }
+            if !verdict.trace.is_empty() {
+                println!("          what happened last; all of it: --mode {} --seed {seed} --trace", verdict.mode);
+                verdict.trace.iter().for_each(|line| println!("            {line}"));
+            }
         }
     }
 }
@@ -147,6 +186,7 @@ fn as_json(verdicts: &[Verdict]) -> serde_json::Value {
             "passed": verdict.failure.is_none(),
             "seed": verdict.failure.as_ref().map(|(seed, _)| seed),
             "differences": verdict.failure.as_ref().map(|(_, differences)| differences),
+            "trace": verdict.trace,
         })
     };
     json!({ "verdicts": verdicts.iter().map(one).collect::<Vec<_>>() })

@@ -8,6 +8,7 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
 use crate::cli::test::case::{Case, Input};
+use crate::cli::test::chaos;
 use crate::cli::test::crew::{Crash, Crew, settle};
 use crate::cli::test::world::{Tables, World};
 use crate::error::Result;
@@ -44,10 +45,12 @@ pub enum Mode {
     Resumed,
     /// A backfill up to random offsets in the middle, whose generation then is live from exactly there.
     Cutover,
+    /// Several processes that are killed, sleep and come back at any moment, on a log with faults of all kinds.
+    Chaos,
 }
 
 impl Mode {
-    pub const ALL: [Mode; 8] = [
+    pub const ALL: [Mode; 9] = [
         Mode::Live,
         Mode::Backfill,
         Mode::CrashAfterCommit,
@@ -56,6 +59,7 @@ impl Mode {
         Mode::Once,
         Mode::Resumed,
         Mode::Cutover,
+        Mode::Chaos,
     ];
 
     pub fn name(self) -> &'static str {
@@ -68,6 +72,7 @@ impl Mode {
             Mode::Once => "once",
             Mode::Resumed => "resumed",
             Mode::Cutover => "cutover",
+            Mode::Chaos => "chaos",
         }
     }
 }
@@ -159,6 +164,8 @@ pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Result
         Mode::Backfill => stage.backfilled(Crash::Never),
         Mode::Resumed => stage.backfilled(Crash::AtRandom),
         Mode::Cutover => stage.cut_over(),
+        // On a log of its own.
+        Mode::Chaos => chaos::run(case, seed, decisions).tables,
     }
 }
 

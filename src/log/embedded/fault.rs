@@ -39,6 +39,11 @@ impl Faults {
         state.plan.commits.insert(at, fault);
     }
 
+    /// No commit to come fails.
+    pub fn forget_commits(&self) {
+        self.0.lock().plan.commits.clear();
+    }
+
     /// While set, every call that needs the cluster's answer gets `Away`, and nothing is delivered.
     pub fn set_away(&self, away: bool) {
         self.0.change(|state| state.plan.away = away);

@@ -1,0 +1,223 @@
+//! The mode "chaos": several processes on one log, and whatever can happen to them, drawn from one seed.
+//!
+//! The real workers run in processes that are killed at any call or action, sleep through their sessions and go on, leave and come back;
+//! commits time out with either outcome, markers and records come late, the cluster goes away, local state is lost or old. The clock is
+//! simulated and there is one thread, so a seed is a run: [`run`] gives its trace, too. Every run must give the same tables as the other
+//! modes, and these must hold:
+//! - Of every transaction all records are visible, or none; positions and commit numbers follow one another (`books`).
+//! - A commit holds the offsets of partitions that its process has, of no others (`process`).
+//! - Every task's state and offsets are of one commit in the end, its changelog without a gap.
+//! - The decisions that were made are recorded, each in its place.
+
+mod books;
+mod crew;
+mod process;
+mod storm;
+mod tide;
+mod trace;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
+use crate::cli::test::case::Case;
+use crate::cli::test::chaos::crew::{Folder, Phase, Slot};
+use crate::cli::test::chaos::storm::Storm;
+use crate::cli::test::chaos::tide::Tide;
+use crate::cli::test::world::{Tables, World};
+use crate::error::{Error, Result};
+use crate::job::{Settings, Site, live};
+use crate::record::Topic;
+use crate::task::core::Cadence;
+use crate::task::decision::{self, Decision};
+use crate::task::names::Names;
+use crate::task::restore::{self, Sources};
+use crate::task::run::Run;
+
+/// Ticks after which a run is taken to hang.
+const PATIENCE: u32 = 60_000;
+/// Until then everything that is on its way has arrived, and every transaction is decided.
+const SETTLES: Duration = Duration::from_secs(90);
+
+/// What a run gave, and what happened in it.
+pub struct Outcome {
+    pub tables: Result<Tables>,
+    /// Everything that happened, with its simulated time.
+    pub trace: Vec<String>,
+    /// Of all lines of the trace.
+    pub hash: u64,
+}
+
+/// Runs a case through the weather of a seed.
+pub fn run(case: &Case, seed: u64, decisions: &[Decision]) -> Outcome {
+    let world = match World::new(case) {
+        Ok(world) => world,
+        Err(error) => return Outcome { tables: Err(error), trace: Vec::new(), hash: 0 },
+    };
+    world.log.interleave(seed.wrapping_add(1));
+    let mut plan = Plan::draw(seed);
+    let on_the_way = if plan.decides { decisions } else { &[] };
+    let storm = Storm::new(world.log.clone(), seed, plan.processes, Tide::new(case, on_the_way));
+    let odds = storm.inner().odds;
+    storm.note(None, format!("seed {seed}: {plan:?}, {odds:?}"));
+    if plan.eager {
+        world.log.rebalance_eagerly();
+    }
+    let tables = through(case, &world, &storm, &mut plan, decisions);
+    storm.inner().phase = None;
+    let crew = std::mem::take(&mut *storm.slots());
+    drop(crew);
+    let mut inner = storm.inner();
+    Outcome { tables, hash: inner.trace.hash(), trace: std::mem::take(&mut inner.trace.lines) }
+}
+
+/// What a seed makes of a run before it begins.
+#[derive(Debug)]
+struct Plan {
+    processes: usize,
+    /// Every rebalance takes everything first.
+    eager: bool,
+    /// Static members (KIP-345).
+    static_members: bool,
+    /// Local checkpoints at so many milliseconds.
+    checkpoints: Option<u64>,
+    /// Decisions are made on the way, and recorded; else they are known from the start.
+    decides: bool,
+    cadence: Cadence,
+    dice: StdRng,
+}
+
+impl Plan {
+    fn draw(seed: u64) -> Plan {
+        let mut dice = StdRng::seed_from_u64(!seed);
+        let interval_ms = [20, 100, 1_000, 5_000][dice.random_range(0..4)];
+        let cadence = Cadence { max_records: dice.random_range(1..=8), ..Cadence::live(interval_ms) };
+        Plan {
+            processes: dice.random_range(1..=4),
+            eager: dice.random_bool(0.3),
+            static_members: dice.random_bool(0.3),
+            checkpoints: [None, None, Some(0), Some(500)][dice.random_range(0..4)],
+            decides: dice.random_bool(0.6),
+            cadence,
+            dice,
+        }
+    }
+}
+
+fn through(case: &Case, world: &World, storm: &Arc<Storm>, plan: &mut Plan, decisions: &[Decision]) -> Result<Tables> {
+    let names = Names::new(&world.site.settings.name_prefix, &case.topology.pipeline, 1)?;
+    let folder = |plan: &Plan| plan.checkpoints.map(|_| Folder::new()).transpose();
+    let known = (!plan.decides).then(|| decisions.to_vec());
+    let settings = world.site.settings.clone();
+    let phase = |plan: &Plan, state: Option<Folder>, ends: bool, run: Box<dyn Fn(&Site) -> Result<Run> + Send + Sync>| Phase {
+        storm: storm.clone(),
+        registry: Arc::new(world.registry.clone()),
+        settings: Settings { max_poll_records: 1_000, ..settings.clone() },
+        group: names.group(),
+        run,
+        static_members: plan.static_members,
+        leavers: !ends,
+        state,
+        checkpoint_interval: Duration::from_millis(plan.checkpoints.unwrap_or_default()),
+    };
+    let live = runs(case, plan.cadence, known.clone(), None);
+    let state = folder(plan)?;
+    go(storm, plan, phase(plan, state, false, live), |storm| storm.inner().tide.is_empty())?;
+    part(storm, plan);
+    let last = runs(case, plan.cadence, known, Some(case.finish));
+    let state = folder(plan)?;
+    let left = |storm: &Storm| storm.slots().iter().all(|slot| matches!(slot, Slot::Left));
+    go(storm, plan, phase(plan, state, true, last), left)?;
+    storm.clock.sleep(SETTLES);
+    storm.clear_up();
+    check(case, world, storm, plan, &names, decisions)?;
+    let sinks: Vec<Topic> = case.topology.sinks.iter().map(|sink| sink.topic.clone()).collect();
+    world.tables(&case.topology, &sinks, 1)
+}
+
+/// Live, or (`finish`) to the captured end. Without known decisions those that are recorded are followed.
+fn runs(
+    case: &Case,
+    cadence: Cadence,
+    known: Option<Vec<Decision>>,
+    finish: Option<bool>,
+) -> Box<dyn Fn(&Site) -> Result<Run> + Send + Sync> {
+    let topology = case.topology.clone();
+    Box::new(move |site| {
+        let mut run = live::prepare(site, &topology, None, finish.is_some())?.run;
+        run.idle_after = None;
+        run.raise_tables = false;
+        run.finish = finish == Some(true);
+        run.decisions = known.clone().unwrap_or(run.decisions);
+        run.cadence = cadence;
+        Ok(run)
+    })
+}
+
+/// Until it is done.
+fn go(storm: &Arc<Storm>, plan: &mut Plan, phase: Phase, done: impl Fn(&Storm) -> bool) -> Result<()> {
+    let now = storm.clock.now();
+    let late = |dice: &mut StdRng| if dice.random_bool(0.6) { 0 } else { dice.random_range(0..10_000) };
+    let slots = (0..plan.processes)
+        .map(|_| Slot::Dead { since: now, until: now + Duration::from_millis(late(&mut plan.dice)) })
+        .collect();
+    *storm.slots() = slots;
+    {
+        let mut inner = storm.inner();
+        inner.phase = Some(Arc::new(phase));
+        inner.left = plan.dice.random_range(4..40);
+    }
+    for _ in 0..PATIENCE {
+        if done(storm) {
+            return Ok(());
+        }
+        storm.tick();
+        if let Some(error) = storm.inner().failed.clone() {
+            return Err(error);
+        }
+    }
+    Err(Error::failed("the run hangs"))
+}
+
+/// The live run is over: all are killed. Their sessions and transactions may be over, too, before others come.
+fn part(storm: &Arc<Storm>, plan: &mut Plan) {
+    let crew = std::mem::take(&mut *storm.slots());
+    storm.note(None, "all are killed");
+    drop(crew);
+    (0..plan.processes).for_each(|number| storm.died(number));
+    if plan.dice.random_bool(0.5) {
+        storm.clock.sleep(Duration::from_secs(20));
+        storm.log.expire_members();
+    }
+}
+
+fn check(case: &Case, world: &World, storm: &Storm, plan: &Plan, names: &Names, decisions: &[Decision]) -> Result<()> {
+    let sources = case.topology.sources.iter().map(|source| source.topic.clone());
+    let sources: BTreeSet<Topic> = sources.chain(case.inputs.iter().map(|input| input.place().0.clone())).collect();
+    storm.books(|books| books.check(&world.log, &sources))?;
+    let faults = storm.books(|books| std::mem::take(&mut books.faults));
+    if !faults.is_empty() {
+        return Err(Error::corrupt(faults.join("\n")));
+    }
+    let run = runs(case, plan.cadence, None, None)(&world.site)?;
+    for sub in 0..run.plan.subs().count() {
+        for number in 0..run.plan.tasks(sub) {
+            let id = crate::task::plan::TaskId { sub, number };
+            let sources = Sources { log: &world.log, checkpoints: None, start: &run.start };
+            restore::restore(&run.plan, id, &sources).map_err(|e| e.context("restored in the end"))?;
+        }
+    }
+    let recorded = decision::read(&world.log, &names.decisions())?;
+    // Of several in one place the highest is all that matters.
+    let covers = |recorded: &Decision, made: &Decision| {
+        recorded.partition == made.partition && recorded.at == made.at && recorded.to >= made.to
+    };
+    let missing = decisions.iter().find(|made| plan.decides && !recorded.iter().any(|recorded| covers(recorded, made)));
+    match missing {
+        Some(missing) => Err(Error::corrupt(format!("the decision {missing:?} was made, but is not recorded"))),
+        None => Ok(()),
+    }
+}
