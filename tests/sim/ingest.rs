@@ -103,7 +103,11 @@ impl<'a> Model<'a> {
                 Err(Failed) => return self.dead(source, partition, offset, "expression"),
                 Ok(Some(false)) => {
                     self.count(if table { "versions refused by a check" } else { "rows refused by a check" }, 1);
-                    return if check.drop { self.count("checks dropped", 1) } else { self.dead(source, partition, offset, "check") };
+                    return if check.drop {
+                        self.count("checks dropped", 1)
+                    } else {
+                        self.dead(source, partition, offset, "check")
+                    };
                 }
                 Ok(_) => {}
             }

@@ -17,12 +17,14 @@ impl Model<'_> {
     }
 
     pub fn join(&mut self, join: &Join, needed: &BTreeSet<String>) -> Vec<Row> {
-        let kept: Vec<_> = join.columns.iter().filter(|column| needed.contains(&column.name)).map(|column| &column.expr).collect();
+        let kept: Vec<_> =
+            join.columns.iter().filter(|column| needed.contains(&column.name)).map(|column| &column.expr).collect();
         let used = names(kept.into_iter().chain(&join.filter).chain(&join.on).chain([&join.key]));
         let of_left = join.left.columns(self.case).into_iter().map(|(name, _)| name);
         let below = of_left.filter(|name| used.contains(&format!("l.{name}")) || *name == join.time).collect();
         self.used[join.table].extend(used.iter().filter_map(|name| name.strip_prefix("r.")).map(str::to_owned));
         let (scope, edges, apart) = (join.scope(self.case), self.edges_of_join(join), plan::apart(self.case, join));
+        self.count(if apart { "joins that are shuffled" } else { "joins that are not" }, 1);
         let mut rows = Vec::new();
         for row in self.rows(&join.left, &below) {
             let Some(copies) = self.copies(join, &row) else { continue };

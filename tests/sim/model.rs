@@ -227,7 +227,9 @@ impl Model<'_> {
         match relation {
             Relation::Source(source) => self.edges[*source].clone(),
             Relation::Select(select) => self.edges(&select.input),
-            Relation::Union(branches) => branches.iter().map(|branch| self.edges(branch)).reduce(|a, b| lowest(&a, &b)).expect("branches"),
+            Relation::Union(branches) => {
+                branches.iter().map(|branch| self.edges(branch)).reduce(|a, b| lowest(&a, &b)).expect("branches")
+            }
             Relation::Aggregate(aggregate) => {
                 let edges = self.edges_of_aggregate(aggregate);
                 // A result's time is in whole milliseconds.

@@ -108,13 +108,15 @@ fn passed(below: Laid, names: &[String], columns: &[Named]) -> Laid {
 fn of_union(case: &Case, branches: &[Laid]) -> Laid {
     let first = &branches[0];
     let parts_of = |at: usize| branches.iter().map(move |branch| branch.columns[at].part);
-    let column = |at: usize| Column { part: first.columns[at].part.filter(|part| parts_of(at).all(|p| p == Some(*part))), group: None };
+    let column =
+        |at: usize| Column { part: first.columns[at].part.filter(|part| parts_of(at).all(|p| p == Some(*part))), group: None };
     let columns: Vec<Column> = (0..first.columns.len()).map(column).collect();
     let topics: BTreeSet<usize> = branches.iter().flat_map(|branch| branch.topics.iter().copied()).collect();
     let trusted = branches.iter().all(|branch| branch.trusted);
     let alike = branches.iter().all(|branch| branch.parts == first.parts && !branch.topics.is_empty());
     let held = |part: usize| columns.iter().any(|column| column.part == Some(part));
-    let known = alike && (topics.len() == 1 || trusted) && first.parts.is_some_and(|parts| (0..parts).all(held)) && even(case, &topics);
+    let known =
+        alike && (topics.len() == 1 || trusted) && first.parts.is_some_and(|parts| (0..parts).all(held)) && even(case, &topics);
     Laid {
         parts: first.parts.filter(|_| known),
         topics,
@@ -171,8 +173,12 @@ fn of_aggregate(case: &Case, aggregate: &Aggregate) -> Laid {
         groups: Some(aggregate.groups.len()),
         results: (!updating).then(|| keys.into_iter().map(Some).collect()),
     };
-    let inner: Vec<String> =
-        aggregate.groups.iter().map(|group| group.name.clone()).chain(aggregate.calls.iter().map(|call| call.name.clone())).collect();
+    let inner: Vec<String> = aggregate
+        .groups
+        .iter()
+        .map(|group| group.name.clone())
+        .chain(aggregate.calls.iter().map(|call| call.name.clone()))
+        .collect();
     passed(result, &inner, &aggregate.columns)
 }
 

@@ -1,8 +1,6 @@
 //! Random aggregates and joins over given rows.
 
-use crate::case::{
-    Aggregate, Call, Case, Expr, Function, Group, GroupBy, Join, Named, Relation, Select, Type, Value, Window,
-};
+use crate::case::{Aggregate, Call, Case, Expr, Function, Group, GroupBy, Join, Named, Relation, Select, Type, Value, Window};
 use crate::dice::Dice;
 use crate::expressions::{boolean, column, expression, failing_condition, long};
 use crate::generate::Style;
@@ -52,7 +50,9 @@ pub fn joined(rows: Rows, style: &Style, case: &Case, dice: &mut Dice) -> Rows {
     };
     let plain = Expr::column(&key);
     let key_expr = match style.key {
-        Type::Text if dice.chance(10) => Expr::Coalesce(Box::new(plain), Box::new(Expr::Literal(Value::Text("c1".into()), Type::Text))),
+        Type::Text if dice.chance(10) => {
+            Expr::Coalesce(Box::new(plain), Box::new(Expr::Literal(Value::Text("c1".into()), Type::Text)))
+        }
         _ => plain,
     };
     let mut join = Join {
@@ -98,7 +98,8 @@ fn columns_of_join(rows: &Rows, join: &Join, usable: &[(String, Type)], style: &
     let of_table: Vec<&(String, Type)> = usable.iter().filter(|(name, _)| name.starts_with("r.")).collect();
     for (at, (name, data_type)) in of_table.into_iter().enumerate() {
         // Chained joins have several tables.
-        let free = (0..).map(|n| format!("joined{at}{}", "x".repeat(n))).find(|name| !rows.columns.iter().any(|(n, _)| n == name));
+        let free =
+            (0..).map(|n| format!("joined{at}{}", "x".repeat(n))).find(|name| !rows.columns.iter().any(|(n, _)| n == name));
         if dice.chance(45) {
             columns.push(Named { name: free.expect("some name is free"), data_type: *data_type, expr: Expr::column(name) });
         }
@@ -169,7 +170,8 @@ pub fn over_window(rows: &Rows, style: &Style, case: &Case, dice: &mut Dice) -> 
 /// The results of a window as rows with an event time.
 fn windows_below(rows: Rows, style: &Style, dice: &mut Dice) -> Rows {
     let mut inner = aggregate(&rows, true, false, style, dice);
-    let time = (0..).map(|n| format!("inner_time{n}")).find(|name| !rows.columns.iter().any(|(n, _)| n == name)).expect("is free");
+    let time =
+        (0..).map(|n| format!("inner_time{n}")).find(|name| !rows.columns.iter().any(|(n, _)| n == name)).expect("is free");
     inner.groups.push(Group { name: time.clone(), data_type: Type::Millis, by: GroupBy::WindowTime });
     inner.columns.push(Named { name: time.clone(), data_type: Type::Millis, expr: Expr::column(&time) });
     let columns: Vec<(String, Type)> = (inner.columns.iter())
@@ -275,7 +277,8 @@ fn expressions_of_group(rows: &Rows, dice: &mut Dice) -> Vec<Group> {
 fn calls(rows: &Rows, prefix: &str, style: &Style, dice: &mut Dice) -> Vec<Call> {
     let mut calls = Vec::new();
     let edge = |name: &String| EDGES.contains(&name.as_str());
-    let others: Vec<_> = rows.columns.iter().filter(|(name, _)| rows.key.as_ref() != Some(name) && !edge(name)).cloned().collect();
+    let others: Vec<_> =
+        rows.columns.iter().filter(|(name, _)| rows.key.as_ref() != Some(name) && !edge(name)).cloned().collect();
     // Of several aggregates in a row.
     let prefix = if others.iter().any(|(name, _)| name.starts_with(prefix)) { format!("{prefix}_") } else { prefix.to_owned() };
     let doubles: Vec<_> = others.iter().filter(|(_, t)| *t == Type::Double).cloned().collect();

@@ -383,11 +383,7 @@ impl Queries<'_> {
         // An aggregate over all rows has no GROUP BY.
         let groups = if groups.is_empty() { groups.concat() } else { format!("\nGROUP BY {}", groups.join(", ")) };
         let having = aggregate.having.as_ref().map_or(String::new(), |having| format!("\nHAVING {}", expr(having, &inner)));
-        format!(
-            "SELECT {}\nFROM {from}{}{groups}{having}",
-            columns(&aggregate.columns, &inner),
-            filter(&aggregate.filter)
-        )
+        format!("SELECT {}\nFROM {from}{}{groups}{having}", columns(&aggregate.columns, &inner), filter(&aggregate.filter))
     }
 }
 

@@ -33,7 +33,9 @@ pub fn result(call: &Call, rows: &[(Place, Value)], order_free: bool) -> Result<
             let at = if call.function == Function::First { 0 } else { rows.len() - 1 };
             rows[at].1.clone()
         }
-        Function::StddevPop | Function::StddevSamp => deviation(&rows.iter().map(|(_, v)| double(v)).collect::<Vec<_>>(), call.function, order_free),
+        Function::StddevPop | Function::StddevSamp => {
+            deviation(&rows.iter().map(|(_, v)| double(v)).collect::<Vec<_>>(), call.function, order_free)
+        }
         Function::BoolAnd => Value::Bool(!any(false)),
         Function::BoolOr => Value::Bool(any(true)),
         Function::Sum => match data_type {
