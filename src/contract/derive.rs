@@ -61,13 +61,15 @@ fn avro_name(name: &str) -> String {
     out
 }
 
-/// Named types of all contracts that columns come from.
+/// Named types that columns carry along from their contracts.
 fn definitions(fields: &[DerivedField]) -> Result<Definitions> {
     let mut known = Definitions::default();
-    for (contract, _) in fields.iter().filter_map(|field| field.origin.as_ref()) {
+    for column in fields {
+        let (Some((contract, _)), Some((field, around))) = (&column.origin, origin_field(column)) else { continue };
         let mut own = Definitions::default();
         own.collect(&contract.schema.json(), "");
-        known.merge(own).map_err(|name| {
+        let of = field.get("type").cloned().unwrap_or_default();
+        known.merge(own.used_by(&of, &around)).map_err(|name| {
             Error::contract(format!(
                 "type \"{name}\" of subject \"{}\" is another one than that of an earlier column",
                 contract.subject

@@ -119,6 +119,43 @@ impl Definitions {
         }
     }
 
+    /// Those of the named types that a type is made of. What else its contract defines does not matter to it, the contract's own record
+    /// above all: many topics call theirs by one name.
+    pub(crate) fn used_by(&self, schema: &Value, namespace: &str) -> Definitions {
+        let mut used = Definitions::default();
+        self.reach(schema, namespace, &mut used);
+        used
+    }
+
+    fn reach(&self, schema: &Value, namespace: &str, used: &mut Definitions) {
+        match schema {
+            Value::String(name) if is_primitive(name) => {}
+            Value::String(name) => {
+                let name = full_name(name, namespace);
+                if let Some(definition) = self.0.get(&name).filter(|_| !used.0.contains_key(&name)) {
+                    self.reach(definition, namespace_of(&name), used);
+                }
+            }
+            Value::Array(branches) => branches.iter().for_each(|branch| self.reach(branch, namespace, used)),
+            Value::Object(definition) => {
+                let name = defined_name(definition, namespace);
+                let inner = name.as_deref().map_or(namespace, namespace_of).to_string();
+                if let Some(name) = name
+                    && used.0.insert(name, schema.clone()).is_some()
+                {
+                    return;
+                }
+                for field in definition.get("fields").and_then(Value::as_array).into_iter().flatten() {
+                    field.get("type").into_iter().for_each(|of| self.reach(of, &inner, used));
+                }
+                for part in ["items", "values", "type"] {
+                    definition.get(part).filter(|of| !is_kind(of)).into_iter().for_each(|of| self.reach(of, &inner, used));
+                }
+            }
+            _ => {}
+        }
+    }
+
     /// Takes over what `other` defines; an error names a type that both define differently.
     pub(crate) fn merge(&mut self, other: Definitions) -> Result<(), String> {
         for (name, definition) in other.0 {

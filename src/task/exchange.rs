@@ -15,7 +15,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch};
+use arrow::array::{ArrayRef, AsArray, Int64Array, RecordBatch, RecordBatchOptions};
 use arrow::compute::concat_batches;
 use arrow::datatypes::{DataType, Field, Int8Type, Int64Type, Schema, SchemaRef};
 
@@ -264,7 +264,9 @@ impl Inbox {
         };
         let weights = columns.get(width + POSITIONS.len()).and_then(|column| column.as_primitive_opt::<Int8Type>()).cloned();
         let kept = columns.get(..width).unwrap_or_default().to_vec();
-        let rows = RecordBatch::try_new(self.schema.clone(), kept)
+        // `COUNT(*)` of a union needs no column at all: how many rows there are is all that its messages say.
+        let options = RecordBatchOptions::new().with_row_count(Some(rows.num_rows()));
+        let rows = RecordBatch::try_new_with_options(self.schema.clone(), kept, &options)
             .map_err(|e| Error::corrupt(format!("rows of a message differ from the plan: {e}")))?;
         Ok(Batch {
             offsets: positions(0)?,

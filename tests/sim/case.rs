@@ -33,15 +33,18 @@ pub struct Case {
     pub sources: Vec<Source>,
     pub sinks: Vec<Sink>,
     pub statements: Vec<Statement>,
-    pub partitions: i32,
     /// Whether nothing more will come: all windows close at the end.
     pub finish: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub struct Source {
-    /// Of the stream, and of its topic unless it reads another's.
+    /// Of the stream or table, and of its topic unless it reads another's.
     pub name: String,
+    /// CREATE TABLE.
+    pub table: Option<Table>,
+    /// Of its topic.
+    pub partitions: i32,
     /// The stream whose topic this one reads too; it has no lines of its own then.
     pub reads: Option<usize>,
     pub fields: Vec<Field>,
@@ -57,6 +60,13 @@ pub struct Source {
     /// Classes of bad records that are dropped instead of kept.
     pub dropped: Vec<&'static str>,
     pub lines: Vec<Line>,
+}
+
+/// What only a table has; `key` is its PRIMARY KEY, and without `time` a version's time is its record's timestamp.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Table {
+    /// `'before_first' = 'first_known'`.
+    pub first_known: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -88,6 +98,8 @@ pub struct Key {
     pub avro: bool,
     /// `'partitioner' = 'trusted'`.
     pub trusted: bool,
+    /// The file does not say what the key holds, and the topic is distributed by something else.
+    pub unnamed: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -179,13 +191,35 @@ pub struct Statement {
     pub query: Relation,
 }
 
-/// Where rows come from. Joins and tables will be variants of their own.
+/// Where rows come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Relation {
+    /// A stream, or the current rows of a table.
     Source(usize),
     Select(Box<Select>),
     Aggregate(Box<Aggregate>),
     Union(Vec<Relation>),
+    Join(Box<Join>),
+}
+
+/// `FROM left AS l JOIN table FOR SYSTEM_TIME AS OF l.time AS r ON key = r.<primary key>`: in its expressions the columns of the left
+/// side are called `l.x`, those of the table `r.x`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Join {
+    pub left: Relation,
+    /// The left side stands in TUMBLE or HOP: an aggregate over the join groups by these windows.
+    pub window: Option<Window>,
+    /// Of the left side.
+    pub time: String,
+    pub table: usize,
+    /// LEFT JOIN.
+    pub outer: bool,
+    /// Over the left side.
+    pub key: Expr,
+    /// What ON says beside the key.
+    pub on: Option<Expr>,
+    pub filter: Vec<Expr>,
+    pub columns: Vec<Named>,
 }
 
 /// Filter and project.
@@ -262,12 +296,15 @@ pub enum Function {
     Last,
     BoolAnd,
     BoolOr,
+    StddevPop,
+    StddevSamp,
 }
 
 impl Call {
     pub fn result(&self) -> Type {
         match (self.function, self.arg.as_ref().map(|(_, data_type)| *data_type)) {
             (Function::Count, _) => Type::Long,
+            (Function::StddevPop | Function::StddevSamp, _) => Type::Double,
             (Function::Avg, Some(Type::Decimal(scale))) => Type::Decimal(scale.max(6)),
             (_, Some(argument)) => argument,
             (_, None) => unreachable!("only COUNT has no argument"),
@@ -291,6 +328,8 @@ pub enum Expr {
     Coalesce(Box<Expr>, Box<Expr>),
     /// CAST(int AS BIGINT).
     ToLong(Box<Expr>),
+    /// CAST(int AS DOUBLE).
+    ToDouble(Box<Expr>),
     Upper(Box<Expr>),
     Concat(Box<Expr>, Box<Expr>),
 }
@@ -327,7 +366,7 @@ impl Expr {
     pub fn parts(&self) -> Vec<&Expr> {
         match self {
             Expr::Column(_) | Expr::Literal(..) => Vec::new(),
-            Expr::Not(a) | Expr::IsNull(a) | Expr::ToLong(a) | Expr::Upper(a) => vec![a],
+            Expr::Not(a) | Expr::IsNull(a) | Expr::ToLong(a) | Expr::ToDouble(a) | Expr::Upper(a) => vec![a],
             Expr::Arithmetic(_, a, b) | Expr::Compare(_, a, b) => vec![a, b],
             Expr::And(a, b) | Expr::Or(a, b) | Expr::Coalesce(a, b) | Expr::Concat(a, b) => vec![a, b],
             Expr::Case(a, b, c) => vec![a, b, c],
@@ -345,6 +384,16 @@ impl Source {
     }
 }
 
+impl Join {
+    /// What its expressions may use.
+    pub fn scope(&self, case: &Case) -> Vec<(String, Type)> {
+        let edges = if self.window.is_some() { vec!["l.window_start", "l.window_end", "l.window_time"] } else { Vec::new() };
+        let left = self.left.columns(case).into_iter().map(|(name, data_type)| (format!("l.{name}"), data_type));
+        let right = case.sources[self.table].columns().into_iter().map(|(name, data_type)| (format!("r.{name}"), data_type));
+        left.chain(edges.into_iter().map(|name| (name.to_owned(), Type::Millis))).chain(right).collect()
+    }
+}
+
 impl Relation {
     pub fn columns(&self, case: &Case) -> Vec<(String, Type)> {
         let named = |columns: &[Named]| columns.iter().map(|column| (column.name.clone(), column.data_type)).collect();
@@ -353,6 +402,7 @@ impl Relation {
             Relation::Select(select) => named(&select.columns),
             Relation::Aggregate(aggregate) => named(&aggregate.columns),
             Relation::Union(branches) => branches[0].columns(case),
+            Relation::Join(join) => named(&join.columns),
         }
     }
 
@@ -363,37 +413,27 @@ impl Relation {
             Relation::Select(select) => select.input.sources(),
             Relation::Aggregate(aggregate) => aggregate.input.sources(),
             Relation::Union(branches) => branches.iter().flat_map(Relation::sources).collect(),
+            Relation::Join(join) => [join.left.sources(), vec![join.table]].concat(),
         };
         found.sort_unstable();
         found.dedup();
         found
     }
 
-    /// Whether rows of several sources meet here, in no certain order.
-    pub fn mixed(&self) -> bool {
-        match self {
-            Relation::Source(_) | Relation::Aggregate(_) => false,
-            Relation::Select(select) => select.input.mixed(),
-            Relation::Union(_) => true,
-        }
+    /// Whether its rows lie in windows already: those of a join's left side.
+    pub fn in_windows(&self) -> bool {
+        matches!(self, Relation::Join(join) if join.window.is_some())
     }
-}
 
-impl Statement {
-    /// What kind of pipeline this is, for the count of what was run.
+    /// What kind of relation this is, for the count of what was run.
     pub fn shape(&self, case: &Case) -> String {
-        let sink = if case.sinks[self.sink].key.is_empty() { "append" } else { "upsert" };
-        format!("{}, {sink}", self.query.shape())
-    }
-}
-
-impl Relation {
-    fn shape(&self) -> String {
         match self {
+            Relation::Source(source) if case.sources[*source].table.is_some() => "table".to_owned(),
             Relation::Source(_) => "stream".to_owned(),
             Relation::Union(_) => "union".to_owned(),
-            Relation::Select(select) => match select.input.shape().as_str() {
-                stream @ ("stream" | "union") => stream.to_owned(),
+            Relation::Join(join) => format!("join of {}", join.left.shape(case)),
+            Relation::Select(select) => match select.input.shape(case).as_str() {
+                source @ ("stream" | "union" | "table") => source.to_owned(),
                 below => format!("query over {below}"),
             },
             Relation::Aggregate(aggregate) => {
@@ -403,11 +443,19 @@ impl Relation {
                     Some(Window { slide_ms: Some(slide), size_ms, .. }) if slide > size_ms => "hop with gaps",
                     Some(_) => "hop",
                 };
-                match aggregate.input.shape().as_str() {
+                match aggregate.input.shape(case).as_str() {
                     "stream" => kind.to_owned(),
                     below => format!("{kind} over {below}"),
                 }
             }
         }
+    }
+}
+
+impl Statement {
+    /// What kind of pipeline this is, for the count of what was run.
+    pub fn shape(&self, case: &Case) -> String {
+        let sink = if case.sinks[self.sink].key.is_empty() { "append" } else { "upsert" };
+        format!("{}, {sink}", self.query.shape(case))
     }
 }

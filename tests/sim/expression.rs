@@ -43,6 +43,10 @@ pub fn evaluate(expr: &Expr, of: &dyn Fn(&str) -> Value) -> Result<Value, Failed
             value => value,
         },
         Expr::ToLong(a) => evaluate(a, of)?,
+        Expr::ToDouble(a) => match evaluate(a, of)? {
+            Value::Int(int) => Value::Double(int as f64),
+            other => other,
+        },
         Expr::Upper(a) => match evaluate(a, of)? {
             Value::Text(text) => Value::Text(text.to_uppercase()),
             _ => Value::Null,
@@ -83,6 +87,17 @@ pub fn order(a: &Value, b: &Value) -> Option<Ordering> {
         (Value::Null, _) | (_, Value::Null) => return None,
         (a, b) => unreachable!("{a:?} and {b:?} are not of one type"),
     })
+}
+
+/// The order of rows that nothing else tells apart: NULL comes first.
+pub fn order_of_rows(a: &[Value], b: &[Value]) -> Ordering {
+    let one = |(a, b): (&Value, &Value)| match (a, b) {
+        (Value::Null, Value::Null) => Ordering::Equal,
+        (Value::Null, _) => Ordering::Less,
+        (_, Value::Null) => Ordering::Greater,
+        (a, b) => order(a, b).expect("neither is NULL"),
+    };
+    a.iter().zip(b).map(one).find(|order| order.is_ne()).unwrap_or(Ordering::Equal)
 }
 
 fn holds(op: Compare, order: Ordering) -> bool {

@@ -1,19 +1,20 @@
 //! Random contracts and inputs: disorder, skewed clocks, idle and empty partitions, late, null and bad records.
 
-use crate::case::{Bad, Body, Case, Expr, Field, Key, Line, Named, Record, Source, Time, Type, Value, WriterField};
+use crate::case::{Bad, Body, Case, Expr, Field, Key, Line, Named, Record, Source, Table, Time, Type, Value, WriterField};
 use crate::dice::Dice;
 use crate::generate::Style;
 
 /// 2026, for records whose event time is before 1970.
 const NOW_MS: i64 = 1_767_571_200_000;
 
-pub fn source(at: usize, several: bool, style: &Style, dice: &mut Dice) -> Source {
+/// A stream, or a table that rows of the others may join.
+pub fn source(at: usize, table: bool, several: bool, style: &Style, dice: &mut Dice) -> Source {
     let only = dice.chance(15);
     let key_name = dice.pick(&["k", "customer_id", "accountId"]).to_owned();
     let mut fields = Vec::new();
     let field = |name: &str, data_type, nullable| Field { name: name.to_owned(), data_type, nullable, default: None };
     if !only {
-        fields.push(field(&key_name, style.key, dice.chance(15)));
+        fields.push(field(&key_name, style.key, !table && dice.chance(15)));
     }
     let mut types = vec![Type::Long, Type::Text];
     let more = [
@@ -50,7 +51,7 @@ pub fn source(at: usize, several: bool, style: &Style, dice: &mut Dice) -> Sourc
         fields.push(made);
     }
     let mut time = None;
-    if dice.chance(92) {
+    if dice.chance(if table { 35 } else { 92 }) {
         let name = dice.pick(&["ts", "ordered_at", "eventTime"]).to_owned();
         fields.push(field(&name, style.time, dice.chance(30)));
         time = Some(Time {
@@ -69,21 +70,19 @@ pub fn source(at: usize, several: bool, style: &Style, dice: &mut Dice) -> Sourc
         computed.push(Named { name: "loud".to_owned(), data_type: Type::Text, expr: text });
     }
     let mut dropped = Vec::new();
-    for class in ["wire", "decode", "schema", "check", "time", "future", "expression", "null"] {
-        if dice.chance(4) {
+    for class in ["wire", "decode", "schema", "check", "time", "future", "expression", "null", "key"] {
+        if dice.chance(4) && !(table && class == "null") {
             dropped.push(class);
         }
     }
-    // Two topics with Avro keys meet only where it is asserted that they are distributed alike.
-    let key = Key {
-        column: key_name,
-        data_type: style.key,
-        only,
-        avro: style.avro,
-        trusted: style.avro && (several || dice.chance(30)),
-    };
+    // Two topics with Avro keys are shuffled to meet, unless it is asserted that they are distributed alike.
+    let trusted = style.avro && dice.chance(50);
+    let unnamed = !table && !only && !trusted && dice.chance(8);
+    let key = Key { column: key_name, data_type: style.key, only, avro: style.avro, trusted, unnamed };
     Source {
-        name: format!("stream{at}"),
+        name: format!("{}{at}", if table { "table" } else { "stream" }),
+        table: table.then(|| Table { first_known: dice.chance(30) }),
+        partitions: if dice.chance(80) { style.partitions } else { dice.between(1, 4) as i32 },
         reads: None,
         fields,
         second,
@@ -148,6 +147,8 @@ fn value(data_type: Type, style: &Style, dice: &mut Dice) -> Value {
             5 | 6 => dice.pick(&[1e15, -1e15]),
             _ => dice.between(-40, 80) as f64 / 8.0,
         }),
+        // Now and then one of the keys, for joins by other columns than the key.
+        Type::Text if dice.chance(35) => key(dice.between(0, 4), Type::Text),
         Type::Text => Value::Text(
             dice.pick(&["", "a", "b", "c", "A", "it's", "é", "ßtraße", "long text, with a comma", "a\u{1F600}", "b"]).to_owned(),
         ),
@@ -162,48 +163,69 @@ fn value(data_type: Type, style: &Style, dice: &mut Dice) -> Value {
 
 /// Gives every source its lines.
 pub fn fill(case: &mut Case, style: &Style, dice: &mut Dice) {
-    let partitions = case.partitions;
-    let keys: Vec<Value> = (0..dice.between(1, 7)).map(|n| key(n, style)).collect();
-    // A decision is about a partition, whatever reads it: with two streams of one topic it is left out.
-    let idle = dice.chance(20) && case.sources.iter().all(|source| source.reads.is_none());
-    let crowded = dice.chance(10);
-    // Whole seconds meet the edges of windows exactly.
-    let whole = dice.chance(40);
-    for source in case.sources.iter_mut().filter(|source| source.reads.is_none()) {
-        let mut clocks: Vec<i64> = (0..partitions)
-            .map(|_| style.start_ms + if dice.chance(60) { 0 } else { dice.pick(&[20_000, 300_000, 3_600_000, 200_000_000]) })
-            .collect();
-        let quiet: Vec<bool> = (0..partitions).map(|_| dice.chance(12)).collect();
-        let pace = dice.pick(&[500, 5_000, 20_000, 120_000]);
-        let wanted = if crowded { dice.between(100, 250) } else { dice.between(0, 60) };
-        for at in 0..wanted {
-            if idle && dice.chance(6) {
-                source.lines.push(Line::Idle { partition: dice.below(partitions as usize) as i32 });
-            }
-            let nullable = source.key.only || source.fields.iter().any(|field| field.name == source.key.column && field.nullable);
-            let key = if nullable && dice.chance(15) { Value::Null } else { dice.pick(&keys) };
-            let partition = partition_of(&key, partitions);
-            if quiet[partition as usize] && at > 3 {
-                continue;
-            }
-            let in_partition = |line: &Line| matches!(line, Line::Record(record) if record.partition == partition);
-            // If all of them are bad, they are still within the budget.
-            if source.lines.iter().filter(|line| in_partition(line)).count() == 100 {
-                continue;
-            }
-            let clock = &mut clocks[partition as usize];
-            *clock += dice.between(0, pace);
-            if whole {
-                *clock = clock.div_euclid(1_000) * 1_000;
-            }
-            let line = record(source, key, partition, *clock, at, style, dice);
-            source.lines.push(Line::Record(line));
+    let keys: Vec<Value> = (0..dice.between(1, 7)).map(|n| key(n, style.key)).collect();
+    let form = Form {
+        // A decision is about a partition, whatever reads it: with two streams of one topic it is left out.
+        idle: dice.chance(25) && case.sources.iter().all(|source| source.reads.is_none()),
+        crowded: dice.chance(10),
+        whole: dice.chance(40),
+    };
+    for at in 0..case.sources.len() {
+        // Topics that are not known to be distributed alike are not.
+        let salt = if case.sources[at].key.avro && !case.sources[at].key.trusted { at as u32 } else { 0 };
+        if case.sources[at].reads.is_none() {
+            lines(&mut case.sources[at], &keys, salt, &form, style, dice);
         }
     }
 }
 
-fn key(n: i64, style: &Style) -> Value {
-    match style.key {
+/// What all inputs of a case have in common.
+struct Form {
+    idle: bool,
+    crowded: bool,
+    /// Whole seconds meet the edges of windows, and versions, exactly.
+    whole: bool,
+}
+
+fn lines(source: &mut Source, keys: &[Value], salt: u32, form: &Form, style: &Style, dice: &mut Dice) {
+    let partitions = source.partitions;
+    let mut clocks: Vec<i64> = (0..partitions)
+        .map(|_| style.start_ms + if dice.chance(60) { 0 } else { dice.pick(&[20_000, 300_000, 3_600_000, 200_000_000]) })
+        .collect();
+    let quiet: Vec<bool> = (0..partitions).map(|_| dice.chance(12)).collect();
+    let pace = dice.pick(&[500, 5_000, 20_000, 120_000]);
+    let wanted = if form.crowded { dice.between(100, 250) } else { dice.between(0, 60) };
+    for at in 0..wanted {
+        if form.idle && dice.chance(6) {
+            source.lines.push(Line::Idle { partition: dice.below(partitions as usize) as i32 });
+        }
+        let nullable = source.table.is_none()
+            && (source.key.only || source.fields.iter().any(|field| field.name == source.key.column && field.nullable));
+        let key = if nullable && dice.chance(15) { Value::Null } else { dice.pick(keys) };
+        let partition = match source.key.unnamed {
+            true => dice.below(partitions as usize) as i32,
+            false => partition_of(&key, salt, partitions),
+        };
+        if quiet[partition as usize] && at > 3 {
+            continue;
+        }
+        let in_partition = |line: &Line| matches!(line, Line::Record(record) if record.partition == partition);
+        // If all of them are bad, they are still within the budget.
+        if source.lines.iter().filter(|line| in_partition(line)).count() == 100 {
+            continue;
+        }
+        let clock = &mut clocks[partition as usize];
+        *clock += dice.between(0, pace);
+        if form.whole {
+            *clock = clock.div_euclid(1_000) * 1_000;
+        }
+        let line = record(source, key, partition, *clock, at, style, dice);
+        source.lines.push(Line::Record(line));
+    }
+}
+
+fn key(n: i64, data_type: Type) -> Value {
+    match data_type {
         Type::Text => Value::Text(["c1", "c2", "", "Ключ", "c5", "c 6", "c7"][n as usize].to_owned()),
         Type::Long => Value::Int([1, 2, -1, i64::MAX, i64::MIN, 0, 77][n as usize]),
         _ => Value::Int([1, 2, -1, 2_147_483_647, -2_147_483_648, 0, 77][n as usize]),
@@ -211,15 +233,18 @@ fn key(n: i64, style: &Style) -> Value {
 }
 
 /// Any function of the key will do: the topic is trusted to be distributed by it.
-fn partition_of(key: &Value, partitions: i32) -> i32 {
+fn partition_of(key: &Value, salt: u32, partitions: i32) -> i32 {
     let text = format!("{key:?}");
-    (text.bytes().map(u32::from).sum::<u32>() % partitions as u32) as i32
+    ((text.bytes().map(u32::from).sum::<u32>() + salt) % partitions as u32) as i32
 }
 
 fn record(source: &Source, key: Value, partition: i32, clock: i64, at: i64, style: &Style, dice: &mut Dice) -> Record {
     let timestamp = match dice.below(20) {
         0 => None,
+        // The time of a version.
+        1..=4 if source.table.is_some() => Some(clock - dice.between(0, 600_000)).filter(|stamp| *stamp >= 0),
         _ if style.start_ms < 0 => Some(NOW_MS + at * 1_000),
+        _ if source.table.is_some() => Some(clock),
         1 => Some(clock - 30_000),
         _ => Some(clock + dice.between(0, 50)),
     };
@@ -235,11 +260,12 @@ fn record(source: &Source, key: Value, partition: i32, clock: i64, at: i64, styl
     }
     let body = match dice.below(60) {
         0 => Body::Null,
+        2..=10 if source.table.is_some() => Body::Null,
         1 => Body::Bad(bad(values, dice)),
         _ => Body::Good { values, second },
     };
-    // A key that the value has too is not looked at.
-    let key = if !source.key.only && dice.chance(3) { Value::Null } else { key };
+    // A key that the value of a stream has too is not looked at; a table's record needs one that agrees.
+    let key = if (!source.key.only || source.table.is_some()) && dice.chance(3) { Value::Null } else { key };
     Record { partition, timestamp, key, body }
 }
 
@@ -257,7 +283,8 @@ fn field_value(
     let writer = source.second.iter().flatten().find(|writer| second && writer.reader == Some(at));
     let nullable = field.nullable && writer.is_none_or(|writer| writer.nullable);
     if field.name == source.key.column {
-        return key.clone();
+        let other = source.table.is_some() && dice.chance(2);
+        return if other { self::key(dice.between(0, 6), source.key.data_type) } else { key.clone() };
     }
     match &source.time {
         Some(time) if time.column == field.name => {

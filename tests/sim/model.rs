@@ -1,14 +1,18 @@
 //! The naive model: it knows the whole input, keeps every row, and computes what DESIGN section 1 says, with no code of the engine.
+//!
+//! `ingest` reads the inputs, `group` aggregates, `join` joins, and here stand what is left and how rows come into sinks.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::case::{Aggregate, Body, Case, GroupBy, Line, Record, Relation, Select, Sink, Type, Value, Window};
-use crate::expression::{Failed, evaluate, micros, passes, truth};
-use crate::total::result;
+use crate::case::{Case, Expr, Relation, Select, Sink, Statement, Type, Value, Window};
+use crate::expression::{Failed, evaluate, micros, order_of_rows, passes};
+use crate::plan;
 
 /// No watermark yet.
-const NONE: i64 = i64::MIN;
-const DAY_MS: i64 = 86_400_000;
+pub const NONE: i64 = i64::MIN;
+/// Nothing more will come.
+pub const END: i64 = i64::MAX;
 
 /// What every run must leave.
 #[derive(Debug, Default)]
@@ -22,39 +26,54 @@ pub struct Expected {
     pub counts: BTreeMap<String, u64>,
 }
 
-/// A row's place among those that order decides about: time, source, partition, offset; derived rows count within their task.
+/// A row's place among those that order decides about: time, source, partition, offset.
 pub type Place = (i64, usize, i32, i64);
 
 #[derive(Clone, Debug)]
-struct Row {
-    values: Vec<Value>,
-    /// The partition number: rows of one number are computed together.
-    task: i32,
-    place: Place,
+pub struct Row {
+    pub values: Vec<Value>,
+    /// The partition number: rows of one number are computed together. Behind a shuffle all are 0, for they all know the same.
+    pub task: usize,
+    pub place: Place,
     /// What its partition had reached just before it.
-    watermark: i64,
-    derived: bool,
+    pub watermark: i64,
+    /// No record stands behind it.
+    pub derived: bool,
+    /// Whether it still is there. A table's row that was replaced is looked at all the same: expressions were tried on it.
+    pub live: bool,
+}
+
+/// A record of a table.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub key: Value,
+    pub row: Row,
+    pub tombstone: bool,
+    /// The larger of its event time and its row watermark.
+    pub effective: i64,
 }
 
 pub fn expected(case: &Case) -> Expected {
-    let mut model = Model { case, streams: vec![Vec::new(); case.sources.len()], edges: Vec::new(), found: Expected::default() };
+    let mut model = Model {
+        case,
+        streams: vec![Vec::new(); case.sources.len()],
+        tables: vec![Vec::new(); case.sources.len()],
+        edges: case.sources.iter().map(|source| vec![END; source.partitions as usize]).collect(),
+        used: vec![BTreeSet::new(); case.sources.len()],
+        found: Expected::default(),
+    };
+    // Over nothing, to see which columns are read.
+    for statement in &case.statements {
+        model.written(statement);
+    }
+    model.found = Expected::default();
     model.ingest();
     for sink in 0..case.sinks.len() {
         let mut rows = Vec::new();
         for statement in case.statements.iter().filter(|statement| statement.sink == sink) {
-            let columns = statement.query.columns(case);
-            let all = columns.iter().map(|(name, _)| name.clone()).collect();
-            for row in model.rows(&statement.query, &all) {
-                if model.without_bare_key(&case.sinks[sink], &columns, &row) {
-                    continue;
-                }
-                rows.push(
-                    columns.iter().zip(row.values).map(|((name, data_type), value)| (name.clone(), *data_type, value)).collect(),
-                );
-            }
-            model.count(&statement.shape(case), 1);
+            rows.extend(model.written(statement));
         }
-        model.found.sinks.push(table(&case.sinks[sink], rows));
+        model.found.sinks.push(rows);
     }
     let found = &mut model.found;
     found.counts.insert("late rows".into(), found.late.len() as u64);
@@ -64,40 +83,30 @@ pub fn expected(case: &Case) -> Expected {
     model.found
 }
 
-/// The last value per key; all rows of an append sink.
-fn table(sink: &Sink, rows: Vec<Vec<(String, Type, Value)>>) -> Vec<Vec<(String, Type, Value)>> {
-    if sink.key.is_empty() {
-        return rows;
-    }
-    let mut last = BTreeMap::new();
-    for row in rows {
-        let key: Vec<&Value> =
-            sink.key.iter().map(|name| &row.iter().find(|(n, ..)| n == name).expect("in the query").2).collect();
-        last.insert(format!("{key:?}"), row);
-    }
-    last.into_values().collect()
-}
-
-struct Model<'a> {
-    case: &'a Case,
+pub struct Model<'a> {
+    pub case: &'a Case,
     /// Accepted rows by source, each partition in offset order.
-    streams: Vec<Vec<Row>>,
+    pub streams: Vec<Vec<Row>>,
+    /// Accepted records of tables, by source, each partition in offset order.
+    pub tables: Vec<Vec<Version>>,
     /// What every partition has reached at the end, by source and partition.
-    edges: Vec<Vec<i64>>,
-    found: Expected,
+    pub edges: Vec<Vec<i64>>,
+    /// Columns that a statement reads, by source.
+    pub used: Vec<BTreeSet<String>>,
+    pub found: Expected,
 }
 
-impl<'a> Model<'a> {
-    fn count(&mut self, what: &str, times: u64) {
+impl Model<'_> {
+    pub fn count(&mut self, what: &str, times: u64) {
         *self.found.counts.entry(what.to_owned()).or_default() += times;
     }
 
     /// The source whose topic a stream reads.
-    fn topic(&self, source: usize) -> usize {
+    pub fn topic(&self, source: usize) -> usize {
         self.case.sources[source].reads.unwrap_or(source)
     }
 
-    fn dead(&mut self, source: usize, partition: i32, offset: i64, class: &'static str) {
+    pub fn dead(&mut self, source: usize, partition: i32, offset: i64, class: &'static str) {
         if self.case.sources[source].dropped.contains(&class) {
             self.count("bad records dropped", 1);
         } else {
@@ -106,12 +115,33 @@ impl<'a> Model<'a> {
     }
 
     /// A row on which an expression failed: a record is a dead letter, a derived row is withdrawn.
-    fn fail(&mut self, row: &Row, class: &'static str) {
+    pub fn fail(&mut self, row: &Row, class: &'static str) {
         if row.derived {
             self.count("withdrawn rows", 1);
         } else {
             self.dead(row.place.1, row.place.2, row.place.3, class);
         }
+    }
+
+    pub fn late(&mut self, row: &Row) {
+        let topic = self.topic(row.place.1);
+        self.found.late.insert((topic, row.place.2, row.place.3));
+    }
+
+    /// What a statement leaves in its sink.
+    fn written(&mut self, statement: &Statement) -> Vec<Vec<(String, Type, Value)>> {
+        let sink = &self.case.sinks[statement.sink];
+        let columns = statement.query.columns(self.case);
+        let all = columns.iter().map(|(name, _)| name.clone()).collect();
+        let mut rows = self.rows(&statement.query, &all);
+        rows.retain(|row| !self.without_bare_key(sink, &columns, row));
+        rows.retain(|row| row.live);
+        self.count(&statement.shape(self.case), 1);
+        if !sink.key.is_empty() {
+            rows = self.last_of_each_key(statement, &columns, rows);
+        }
+        let named = |row: Row| columns.iter().zip(row.values).map(|((name, t), value)| (name.clone(), *t, value)).collect();
+        rows.into_iter().map(named).collect()
     }
 
     /// A bare key can't be NULL: such a row can't be written.
@@ -123,108 +153,50 @@ impl<'a> Model<'a> {
         null
     }
 
-    /// Every line once per stream that reads its topic. A stream that no statement uses is not read.
-    fn arrivals(&self) -> Vec<(usize, &'a Line)> {
-        let used: BTreeSet<usize> = self.case.statements.iter().flat_map(|statement| statement.query.sources()).collect();
-        let mut arrivals = Vec::new();
-        for (topic, line) in in_order(self.case) {
-            let streams = used.iter().filter(|stream| self.topic(**stream) == topic);
-            arrivals.extend(streams.map(|stream| (*stream, line)));
-        }
-        arrivals
-    }
-
-    fn ingest(&mut self) {
-        let partitions = self.case.partitions;
-        let mut next = vec![vec![0i64; partitions as usize]; self.case.sources.len()];
-        let mut marks = vec![vec![NONE; partitions as usize]; self.case.sources.len()];
-        let mut idle = BTreeSet::new();
-        for (source, line) in self.arrivals() {
-            match line {
-                Line::Record(record) => {
-                    idle.remove(&(source, record.partition));
-                    let at = record.partition as usize;
-                    let offset = next[source][at];
-                    next[source][at] += 1;
-                    self.accept(source, offset, record, &mut marks[source][at]);
-                }
-                Line::Idle { partition } => {
-                    idle.insert((source, *partition));
-                    // A stream without WATERMARK has no event time that others could wait for.
-                    let timed = (0..marks.len()).filter(|s| self.case.sources[*s].time.is_some());
-                    let all: Vec<(usize, i32)> = timed.flat_map(|s| (0..partitions).map(move |p| (s, p))).collect();
-                    let mark_of = |(s, p): &(usize, i32)| marks[*s][*p as usize];
-                    let others: Vec<i64> = all.iter().filter(|place| !idle.contains(*place)).map(mark_of).collect();
-                    let highest = all.iter().map(mark_of).max().unwrap_or(NONE);
-                    let to = others.into_iter().min().unwrap_or(highest);
-                    let mark = &mut marks[source][*partition as usize];
-                    if to > *mark {
-                        self.count("idle raises", 1);
-                    }
-                    *mark = (*mark).max(to);
-                }
+    /// The last row of each key: in the order in which they come, or, where rows of several tasks meet, by their position.
+    fn last_of_each_key(&mut self, statement: &Statement, columns: &[(String, Type)], rows: Vec<Row>) -> Vec<Row> {
+        let key = &self.case.sinks[statement.sink].key;
+        let meet = plan::materialized(self.case, &statement.query, key);
+        let mut last: BTreeMap<String, Row> = BTreeMap::new();
+        for row in rows {
+            let key: Vec<Value> = key.iter().map(|name| lookup(columns, &row.values)(name)).collect();
+            let key = format!("{key:?}");
+            let former = last.get(&key);
+            if former.is_some() && meet {
+                self.count("rows that met under a sink's key", 1);
+            }
+            if former.is_none_or(|former| !meet || by_position(former, &row).is_lt()) {
+                last.insert(key, row);
             }
         }
-        let end = |mark: i64| if self.case.finish { i64::MAX } else { mark };
-        self.edges = marks.into_iter().map(|marks| marks.into_iter().map(end).collect()).collect();
-    }
-
-    fn accept(&mut self, source: usize, offset: i64, record: &Record, mark: &mut i64) {
-        let partition = record.partition;
-        let declared = &self.case.sources[source];
-        let mut values = match &record.body {
-            Body::Null if declared.tombstones => return self.dead(source, partition, offset, "null"),
-            Body::Null => return self.count("null values skipped", 1),
-            Body::Bad(bad) => return self.dead(source, partition, offset, bad.class()),
-            Body::Good { values, .. } => values.clone(),
-        };
-        if declared.key.only {
-            if declared.key.avro && record.key == Value::Null {
-                // The key's contract has no NULL.
-                return self.dead(source, partition, offset, "key");
-            }
-            values.push(record.key.clone());
-        }
-        let columns = declared.columns();
-        for column in &declared.computed {
-            let value = evaluate(&column.expr, &lookup(&columns, &values)).expect("computed columns do not fail");
-            values.push(value);
-        }
-        for check in &declared.checks {
-            match truth(&check.expr, &lookup(&columns, &values)) {
-                Err(Failed) => return self.dead(source, partition, offset, "expression"),
-                Ok(Some(false)) if check.drop => return self.count("checks dropped", 1),
-                Ok(Some(false)) => return self.dead(source, partition, offset, "check"),
-                Ok(_) => {}
-            }
-        }
-        let Some(time) = &declared.time else {
-            let at = record.timestamp.unwrap_or(0) * 1000;
-            let place = (at, source, partition, offset);
-            return self.streams[source].push(Row { values, task: partition, place, watermark: NONE, derived: false });
-        };
-        let value = lookup(&columns, &values)(&time.column);
-        if value == Value::Null {
-            return self.dead(source, partition, offset, "time");
-        }
-        let Some(at) = micros(&value, time.data_type) else { return self.dead(source, partition, offset, "time") };
-        let max_ahead = i128::from(time.max_ahead_ms.unwrap_or(DAY_MS)) * 1000;
-        if record.timestamp.is_some_and(|stamp| i128::from(at) - i128::from(stamp) * 1000 > max_ahead) {
-            return self.dead(source, partition, offset, "future");
-        }
-        let place = (at, source, partition, offset);
-        self.streams[source].push(Row { values, task: partition, place, watermark: *mark, derived: false });
-        *mark = (*mark).max(at.saturating_sub(time.delay_ms * 1000).max(NONE + 1));
+        last.into_values().collect()
     }
 
     /// Rows of a relation, those of one task in the order in which it gives them. Columns that nobody needs stay NULL.
-    fn rows(&mut self, relation: &Relation, needed: &BTreeSet<String>) -> Vec<Row> {
+    pub fn rows(&mut self, relation: &Relation, needed: &BTreeSet<String>) -> Vec<Row> {
         match relation {
-            Relation::Source(source) => self.streams[*source].clone(),
+            Relation::Source(source) => {
+                self.used[*source].extend(needed.iter().cloned());
+                if self.case.sources[*source].table.is_some() { self.current(*source) } else { self.streams[*source].clone() }
+            }
             Relation::Union(branches) => branches.iter().flat_map(|branch| self.rows(branch, needed)).collect(),
             Relation::Select(select) => self.select(select, needed),
             Relation::Aggregate(aggregate) => self.aggregate(aggregate, needed),
+            Relation::Join(join) => self.join(join, needed),
         }
+    }
+
+    /// A table's records as rows: of each key that of the highest offset is there, unless it is a tombstone.
+    fn current(&mut self, source: usize) -> Vec<Row> {
+        let versions = self.tables[source].clone();
+        let last: BTreeMap<String, i64> = versions.iter().map(|v| (format!("{:?}", v.key), v.row.place.3)).collect();
+        let gone = versions.iter().filter(|v| v.tombstone && last[&format!("{:?}", v.key)] == v.row.place.3).count();
+        self.count("rows of a table that are gone at the end", gone as u64);
+        let row = |version: Version| {
+            let live = last[&format!("{:?}", version.key)] == version.row.place.3;
+            Row { live, watermark: NONE, ..version.row }
+        };
+        versions.into_iter().filter(|version| !version.tombstone).map(row).collect()
     }
 
     fn select(&mut self, select: &Select, needed: &BTreeSet<String>) -> Vec<Row> {
@@ -250,147 +222,44 @@ impl<'a> Model<'a> {
         rows
     }
 
-    fn aggregate(&mut self, aggregate: &Aggregate, needed: &BTreeSet<String>) -> Vec<Row> {
-        let above = aggregate.columns.iter().filter(|column| needed.contains(&column.name)).map(|column| &column.expr);
-        let used = names(above.chain(&aggregate.having));
-        let groups = self.groups(aggregate, &used);
-        let edges: Vec<i64> = (0..self.case.partitions as usize)
-            .map(|task| aggregate.input.sources().into_iter().map(|s| self.edges[s][task]).min().expect("has a source"))
-            .collect();
-        let names: Vec<(String, Type)> = (aggregate.groups.iter().map(|group| (group.name.clone(), group.data_type)))
-            .chain(aggregate.calls.iter().map(|call| (call.name.clone(), call.result())))
-            .collect();
-        let mixed = aggregate.input.mixed();
-        let mut rows: Vec<Row> = Vec::new();
-        for group in groups {
-            let windowed = aggregate.window.is_some();
-            if windowed && group.end > edges[group.task as usize] {
-                self.count("groups left open", 1);
-                continue;
+    /// How far each task's rows are at the end, behind a shuffle all of them as one: a receiver is as far as its last sender.
+    pub fn edges(&self, relation: &Relation) -> Vec<i64> {
+        match relation {
+            Relation::Source(source) => self.edges[*source].clone(),
+            Relation::Select(select) => self.edges(&select.input),
+            Relation::Union(branches) => {
+                branches.iter().map(|branch| self.edges(branch)).reduce(|a, b| lowest(&a, &b)).expect("branches")
             }
-            self.count(if windowed { "window results" } else { "updating groups" }, 1);
-            let mut values = group.keys.clone();
-            let mut failed = false;
-            for (call, args) in aggregate.calls.iter().zip(&group.args) {
-                match result(call, args, mixed) {
-                    _ if !used.contains(&call.name) => values.push(Value::Null),
-                    Ok(value) => values.push(value),
-                    Err(Failed) => failed = true,
-                }
+            Relation::Aggregate(aggregate) => {
+                let edges = self.edges_of_aggregate(aggregate);
+                // A result's time is in whole milliseconds.
+                let cut = |edge: i64| if [NONE, END].contains(&edge) { edge } else { edge.div_euclid(1000) * 1000 };
+                edges.into_iter().map(|edge| if aggregate.window.is_some() { cut(edge) } else { edge }).collect()
             }
-            let of = lookup(&names, &values);
-            let passed = if failed { Err(Failed) } else { passes(aggregate.having.as_slice(), &of) };
-            let columns = passed.and_then(|passed| match passed {
-                false => Ok(None),
-                true => {
-                    let value = |name: &str, expr| if needed.contains(name) { evaluate(expr, &of) } else { Ok(Value::Null) };
-                    aggregate.columns.iter().map(|c| value(&c.name, &c.expr)).collect::<Result<Vec<_>, _>>().map(Some)
-                }
-            });
-            match columns {
-                Err(Failed) => self.count("withdrawn rows", 1),
-                Ok(None) => self.count("groups refused by HAVING", 1),
-                Ok(Some(values)) => {
-                    let place = (group.end.saturating_sub(1000), 0, 0, rows.len() as i64);
-                    rows.push(Row { values, task: group.task, place, watermark: NONE, derived: true });
-                }
-            }
+            Relation::Join(join) => self.edges_of_join(join),
         }
-        rows
     }
 
-    /// Ordered by task and window's end.
-    fn groups(&mut self, aggregate: &Aggregate, used: &BTreeSet<String>) -> Vec<Members> {
-        let columns = aggregate.input.columns(self.case);
-        let calls: Vec<_> = aggregate.calls.iter().filter(|call| used.contains(&call.name)).collect();
-        let by = aggregate.groups.iter().filter_map(|group| if let GroupBy::Expr(expr) = &group.by { Some(expr) } else { None });
-        let args = calls.iter().flat_map(|call| call.filter.iter().chain(call.arg.as_ref().map(|(expr, _)| expr)));
-        let mut below = names(by.chain(args).chain(&aggregate.filter));
-        below.extend(aggregate.window.iter().map(|window| window.time.clone()));
-        let mut groups: BTreeMap<(i32, i64, String), Members> = BTreeMap::new();
-        for row in self.rows(&aggregate.input, &below) {
-            let of = lookup(&columns, &row.values);
-            let ends = match &aggregate.window {
-                None => vec![i64::MAX],
-                Some(window) => {
-                    let data_type = columns.iter().find(|(name, _)| *name == window.time).expect("is a column").1;
-                    match ends(window, &of(&window.time), data_type) {
-                        Some(ends) => ends,
-                        None => {
-                            self.fail(&row, "time");
-                            continue;
-                        }
-                    }
-                }
-            };
-            if ends.is_empty() {
-                self.count("rows in no window", 1);
-                continue;
-            }
-            // FROM, with its windows, comes before WHERE; lateness is the aggregate's.
-            match passes(&aggregate.filter, &of) {
-                Ok(true) => {}
-                Ok(false) => continue,
-                Err(Failed) => {
-                    self.fail(&row, "expression");
-                    continue;
-                }
-            }
-            let never_late = row.derived || aggregate.window.is_none();
-            let open: Vec<i64> = ends.iter().copied().filter(|end| never_late || *end > row.watermark).collect();
-            if open.is_empty() {
-                let topic = self.topic(row.place.1);
-                self.found.late.insert((topic, row.place.2, row.place.3));
-                continue;
-            }
-            if open.len() < ends.len() {
-                self.count("rows late for some windows", 1);
-            }
-            let evaluated = aggregate.calls.iter().map(|call| -> Result<Option<Value>, Failed> {
-                if !used.contains(&call.name) || !passes(call.filter.as_slice(), &of)? {
-                    return Ok(None);
-                }
-                call.arg.as_ref().map_or(Ok(Value::Bool(true)), |(expr, _)| evaluate(expr, &of)).map(Some)
-            });
-            let Ok(args) = evaluated.collect::<Result<Vec<_>, Failed>>() else {
-                self.fail(&row, "expression");
-                continue;
-            };
-            for end in open {
-                let start = end - aggregate.window.as_ref().map_or(0, |window| window.size_ms * 1000);
-                let keys = aggregate.groups.iter().map(|group| match &group.by {
-                    GroupBy::WindowStart => Value::Int(start / 1000),
-                    GroupBy::WindowEnd => Value::Int(end / 1000),
-                    GroupBy::WindowTime => Value::Int(end / 1000 - 1),
-                    GroupBy::Expr(expr) => evaluate(expr, &of).expect("groups do not fail"),
-                });
-                let keys: Vec<Value> = keys.collect();
-                let group = groups.entry((row.task, end, format!("{keys:?}"))).or_insert_with(|| Members {
-                    task: row.task,
-                    end,
-                    keys,
-                    args: vec![Vec::new(); aggregate.calls.len()],
-                });
-                for (all, arg) in group.args.iter_mut().zip(&args) {
-                    all.extend(arg.clone().map(|arg| (row.place, arg)));
-                }
-            }
-        }
-        groups.into_values().collect()
+    /// The lowest of all tasks.
+    pub fn shuffled(edges: &[i64]) -> Vec<i64> {
+        vec![edges.iter().copied().min().unwrap_or(END)]
     }
 }
 
-/// The rows of a group, as the arguments of its calls (those that FILTER leaves).
-struct Members {
-    task: i32,
-    /// Of its window, microseconds.
-    end: i64,
-    keys: Vec<Value>,
-    args: Vec<Vec<(Place, Value)>>,
+/// Task by task; one that has no partition of an input waits for nothing there.
+pub fn lowest(a: &[i64], b: &[i64]) -> Vec<i64> {
+    let of = |edges: &[i64], task: usize| edges.get(task).copied().unwrap_or(END);
+    (0..a.len().max(b.len())).map(|task| of(a, task).min(of(b, task))).collect()
+}
+
+/// Event time, records before derived rows, source, partition, offset, and the rows themselves where nothing else tells them apart.
+pub fn by_position(a: &Row, b: &Row) -> Ordering {
+    let place = |row: &Row| (row.place.0, row.derived, row.place);
+    place(a).cmp(&place(b)).then_with(|| order_of_rows(&a.values, &b.values))
 }
 
 /// Ends of the windows in which a time lies, microseconds; `None` where they do not fit.
-fn ends(window: &Window, time: &Value, data_type: Type) -> Option<Vec<i64>> {
+pub fn ends(window: &Window, time: &Value, data_type: Type) -> Option<Vec<i64>> {
     let time = i128::from(micros(time, data_type)?);
     let size = i128::from(window.size_ms) * 1000;
     let slide = i128::from(window.slide_ms.unwrap_or(window.size_ms)) * 1000;
@@ -408,28 +277,7 @@ fn ends(window: &Window, time: &Value, data_type: Type) -> Option<Vec<i64>> {
     ends.into_iter().map(|end| i64::try_from(end).ok()).collect()
 }
 
-/// The lines of all inputs: merged by timestamp, no line before one of its own topic.
-fn in_order(case: &Case) -> Vec<(usize, &Line)> {
-    let mut queues: Vec<Vec<(i64, &Line)>> = Vec::new();
-    for source in &case.sources {
-        let mut highest = i64::MIN;
-        let mut queue = Vec::new();
-        for line in &source.lines {
-            let stamp = if let Line::Record(record) = line { record.timestamp.unwrap_or(-1) } else { -1 };
-            highest = highest.max(stamp);
-            queue.push((highest, line));
-        }
-        queue.reverse();
-        queues.push(queue);
-    }
-    let mut merged = Vec::new();
-    while let Some((_, source)) = (0..queues.len()).filter_map(|s| queues[s].last().map(|(at, _)| (*at, s))).min() {
-        merged.extend(queues[source].pop().map(|(_, line)| (source, line)));
-    }
-    merged
-}
-
-fn lookup<'a>(columns: &'a [(String, Type)], values: &'a [Value]) -> impl Fn(&str) -> Value + 'a {
+pub fn lookup<'a>(columns: &'a [(String, Type)], values: &'a [Value]) -> impl Fn(&str) -> Value + Copy + 'a {
     move |name| {
         let at = columns.iter().position(|(column, _)| column == name).unwrap_or_else(|| panic!("{name} is not of {columns:?}"));
         values[at].clone()
@@ -437,11 +285,11 @@ fn lookup<'a>(columns: &'a [(String, Type)], values: &'a [Value]) -> impl Fn(&st
 }
 
 /// The columns that expressions use.
-fn names<'a>(exprs: impl IntoIterator<Item = &'a crate::case::Expr>) -> BTreeSet<String> {
+pub fn names<'a>(exprs: impl IntoIterator<Item = &'a Expr>) -> BTreeSet<String> {
     let mut found = BTreeSet::new();
-    let mut left: Vec<&crate::case::Expr> = exprs.into_iter().collect();
+    let mut left: Vec<&Expr> = exprs.into_iter().collect();
     while let Some(expr) = left.pop() {
-        if let crate::case::Expr::Column(name) = expr {
+        if let Expr::Column(name) = expr {
             found.insert(name.clone());
         }
         left.extend(expr.parts());

@@ -7,8 +7,8 @@ use base64::Engine;
 use serde_json::{Map, Value as Json, json};
 
 use crate::case::{
-    Aggregate, Arithmetic, Bad, Body, Call, Case, Compare, Expr, Function, GroupBy, Line, Named, Relation, Select, Sink, Source,
-    Type, Value,
+    Aggregate, Arithmetic, Bad, Body, Call, Case, Compare, Expr, Function, GroupBy, Join, Line, Named, Relation, Select, Sink,
+    Source, Type, Value, Window,
 };
 use crate::model::Expected;
 
@@ -22,7 +22,7 @@ pub fn files(case: &Case, expected: &Expected) -> BTreeMap<String, String> {
     }
     files.extend(contracts.into_iter().map(|(subject, text)| (format!("contracts/{subject}.avsc"), text)));
     let finish = if case.finish { String::new() } else { "final = false\n".to_owned() };
-    files.insert("case.toml".to_owned(), format!("{finish}partitions = {}\n", case.partitions));
+    files.insert("case.toml".to_owned(), finish + &partitions(case));
     for (sink, rows) in case.sinks.iter().zip(&expected.sinks) {
         let object = |row: &Vec<(String, Type, Value)>| {
             Json::Object(row.iter().map(|(name, data_type, value)| (name.clone(), to_json(value, *data_type))).collect())
@@ -38,6 +38,15 @@ pub fn files(case: &Case, expected: &Expected) -> BTreeMap<String, String> {
         .map(|(source, partition, offset)| json!({"topic": topic(*source), "partition": partition, "offset": offset}));
     files.insert("expected/late.jsonl".to_owned(), text(late));
     files
+}
+
+fn partitions(case: &Case) -> String {
+    let topics: Vec<&Source> = case.sources.iter().filter(|source| source.reads.is_none()).collect();
+    let first = topics[0].partitions;
+    if topics.iter().all(|topic| topic.partitions == first) {
+        return format!("partitions = {first}\n");
+    }
+    topics.iter().fold("[partitions]\n".to_owned(), |text, topic| format!("{text}{} = {}\n", topic.name, topic.partitions))
 }
 
 fn text(rows: impl Iterator<Item = Json>) -> String {
@@ -240,6 +249,9 @@ fn stream(source: &Source, topic: &str, sql: &mut String) {
     for column in &source.computed {
         items.push(format!("  {} AS {}", column.name, plain(&column.expr)));
     }
+    if source.table.is_some() {
+        items.push(format!("  PRIMARY KEY ({})", source.key.column));
+    }
     if let Some(time) = &source.time {
         let column = &time.column;
         items.push(match time.delay_ms {
@@ -261,11 +273,16 @@ fn stream(source: &Source, topic: &str, sql: &mut String) {
     };
     let mut options = vec![("topic".to_owned(), topic.to_owned()), ("format".to_owned(), "avro".to_owned())];
     options.push(("key.format".to_owned(), format.to_owned()));
-    options.push(("key.fields".to_owned(), source.key.column.clone()));
+    match &source.table {
+        None if source.key.unnamed => {}
+        None => options.push(("key.fields".to_owned(), source.key.column.clone())),
+        Some(table) if table.first_known => options.push(("before_first".to_owned(), "first_known".to_owned())),
+        Some(_) => {}
+    }
     if source.key.trusted {
         options.push(("partitioner".to_owned(), "trusted".to_owned()));
     }
-    if source.tombstones {
+    if source.tombstones && source.table.is_none() {
         options.push(("tombstones".to_owned(), "dead_letter".to_owned()));
     }
     if let Some(ahead) = source.time.as_ref().and_then(|time| time.max_ahead_ms) {
@@ -273,7 +290,8 @@ fn stream(source: &Source, topic: &str, sql: &mut String) {
     }
     options.extend(source.dropped.iter().map(|class| (format!("on.{class}"), "drop".to_owned())));
     let options: Vec<String> = options.iter().map(|(name, value)| format!("'{name}' = '{value}'")).collect();
-    let _ = writeln!(sql, "CREATE STREAM {}{items} WITH ({});", source.name, options.join(", "));
+    let kind = if source.table.is_some() { "TABLE" } else { "STREAM" };
+    let _ = writeln!(sql, "CREATE {kind} {}{items} WITH ({});", source.name, options.join(", "));
 }
 
 fn sink(sink: &Sink, sql: &mut String) {
@@ -306,7 +324,25 @@ impl Queries<'_> {
             }
             Relation::Select(select) => self.select(select),
             Relation::Aggregate(aggregate) => self.aggregate(aggregate),
+            Relation::Join(join) => self.join(join),
         }
+    }
+
+    fn join(&mut self, join: &Join) -> String {
+        let left = self.name(&join.left);
+        let left = join.window.as_ref().map_or(left.clone(), |window| in_windows(&left, window));
+        let table = &self.case.sources[join.table];
+        let kind = if join.outer { "LEFT JOIN" } else { "JOIN" };
+        let on = join.on.as_ref().map_or(String::new(), |on| format!(" AND ({})", plain(on)));
+        format!(
+            "SELECT {}\nFROM {left} AS l\n{kind} {} FOR SYSTEM_TIME AS OF l.{} AS r ON {} = r.{}{on}{}",
+            columns(&join.columns, &quoted),
+            table.name,
+            join.time,
+            plain(&join.key),
+            table.key.column,
+            filter(&join.filter)
+        )
     }
 
     /// What stands in FROM: a stream, or a view.
@@ -330,15 +366,8 @@ impl Queries<'_> {
     fn aggregate(&mut self, aggregate: &Aggregate) -> String {
         let from = self.name(&aggregate.input);
         let from = match &aggregate.window {
-            None => from,
-            Some(window) => {
-                let (size, time) = (interval(window.size_ms), &window.time);
-                let offset = if window.offset_ms == 0 { String::new() } else { format!(", {}", interval(window.offset_ms)) };
-                match window.slide_ms {
-                    None => format!("TABLE(TUMBLE(TABLE {from}, DESCRIPTOR({time}), {size}{offset}))"),
-                    Some(slide) => format!("TABLE(HOP(TABLE {from}, DESCRIPTOR({time}), {}, {size}{offset}))", interval(slide)),
-                }
-            }
+            Some(window) if !aggregate.input.in_windows() => in_windows(&from, window),
+            _ => from,
         };
         let group = |by: &GroupBy| match by {
             GroupBy::WindowStart => "window_start".to_owned(),
@@ -351,13 +380,19 @@ impl Queries<'_> {
             by.unwrap_or_else(|| call(aggregate.calls.iter().find(|call| call.name == name).expect("group or call")))
         };
         let groups: Vec<String> = aggregate.groups.iter().map(|found| group(&found.by)).collect();
+        // An aggregate over all rows has no GROUP BY.
+        let groups = if groups.is_empty() { groups.concat() } else { format!("\nGROUP BY {}", groups.join(", ")) };
         let having = aggregate.having.as_ref().map_or(String::new(), |having| format!("\nHAVING {}", expr(having, &inner)));
-        format!(
-            "SELECT {}\nFROM {from}{}\nGROUP BY {}{having}",
-            columns(&aggregate.columns, &inner),
-            filter(&aggregate.filter),
-            groups.join(", ")
-        )
+        format!("SELECT {}\nFROM {from}{}{groups}{having}", columns(&aggregate.columns, &inner), filter(&aggregate.filter))
+    }
+}
+
+fn in_windows(from: &str, window: &Window) -> String {
+    let (size, time) = (interval(window.size_ms), &window.time);
+    let offset = if window.offset_ms == 0 { String::new() } else { format!(", {}", interval(window.offset_ms)) };
+    match window.slide_ms {
+        None => format!("TABLE(TUMBLE(TABLE {from}, DESCRIPTOR({time}), {size}{offset}))"),
+        Some(slide) => format!("TABLE(HOP(TABLE {from}, DESCRIPTOR({time}), {}, {size}{offset}))", interval(slide)),
     }
 }
 
@@ -385,6 +420,8 @@ fn call(call: &Call) -> String {
         Function::Last => "LAST_VALUE",
         Function::BoolAnd => "BOOL_AND",
         Function::BoolOr => "BOOL_OR",
+        Function::StddevPop => "STDDEV_POP",
+        Function::StddevSamp => "STDDEV_SAMP",
     };
     let arg = call.arg.as_ref().map_or("*".to_owned(), |(expr, _)| plain(expr));
     let distinct = if call.distinct { "DISTINCT " } else { "" };
@@ -402,9 +439,8 @@ fn plain(of: &Expr) -> String {
 
 fn expr(of: &Expr, name: &dyn Fn(&str) -> String) -> String {
     let below = |part: &Expr| match part {
-        Expr::Column(_) | Expr::Literal(..) | Expr::Case(..) | Expr::Coalesce(..) | Expr::ToLong(_) | Expr::Upper(_) => {
-            expr(part, name)
-        }
+        Expr::Column(_) | Expr::Literal(..) | Expr::Case(..) | Expr::Coalesce(..) => expr(part, name),
+        Expr::ToLong(_) | Expr::ToDouble(_) | Expr::Upper(_) => expr(part, name),
         other => format!("({})", expr(other, name)),
     };
     match of {
@@ -440,6 +476,7 @@ fn expr(of: &Expr, name: &dyn Fn(&str) -> String) -> String {
         }
         Expr::Coalesce(a, b) => format!("COALESCE({}, {})", expr(a, name), expr(b, name)),
         Expr::ToLong(a) => format!("CAST({} AS BIGINT)", expr(a, name)),
+        Expr::ToDouble(a) => format!("CAST({} AS DOUBLE)", expr(a, name)),
         Expr::Upper(a) => format!("UPPER({})", expr(a, name)),
         Expr::Concat(a, b) => format!("{} || {}", below(a), below(b)),
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::case::{Aggregate, Case, Expr, Relation, Statement};
+use crate::case::{Aggregate, Case, Expr, Join, Line, Relation, Statement};
 
 /// Shrinks as long as `fails` holds and there is time.
 pub fn shrink(case: Case, time: Duration, fails: impl Fn(&Case) -> bool) -> Case {
@@ -82,11 +82,25 @@ fn parts(case: &Case) -> Vec<Case> {
             smaller.push(source(&|source| source.second = None));
         }
     }
+    smaller.extend(single(case));
     if !case.finish {
         smaller.push(Case { finish: true, ..case.clone() });
     }
     smaller.retain(|less| less != case);
     smaller
+}
+
+/// With one partition of each topic: others would have to hold the keys that they are trusted to hold.
+fn single(case: &Case) -> Option<Case> {
+    let mut less = case.clone();
+    for source in &mut less.sources {
+        source.partitions = 1;
+        source.lines.iter_mut().for_each(|line| match line {
+            Line::Record(record) => record.partition = 0,
+            Line::Idle { partition } => *partition = 0,
+        });
+    }
+    (less != *case).then_some(less)
 }
 
 /// Smaller queries that still give the columns of the sink's key.
@@ -129,6 +143,29 @@ fn queries(query: &Relation) -> Vec<Relation> {
         Relation::Aggregate(aggregate) => {
             smaller.extend(aggregates(aggregate).into_iter().map(|a| Relation::Aggregate(Box::new(a))))
         }
+        Relation::Join(join) => smaller.extend(joins(join).into_iter().map(|join| Relation::Join(Box::new(join)))),
+    }
+    smaller
+}
+
+fn joins(join: &Join) -> Vec<Join> {
+    let mut smaller = Vec::new();
+    let mut with = |change: &dyn Fn(&mut Join)| {
+        let mut less = join.clone();
+        change(&mut less);
+        smaller.push(less);
+    };
+    with(&|less| less.on = None);
+    with(&|less| less.filter.clear());
+    with(&|less| less.outer = false);
+    for at in 0..join.columns.len() {
+        with(&|less| drop(less.columns.remove(at)));
+    }
+    for part in join.key.parts() {
+        with(&|less| less.key = part.clone());
+    }
+    for left in queries(&join.left) {
+        with(&|less| less.left = left.clone());
     }
     smaller
 }
@@ -156,7 +193,12 @@ fn aggregates(aggregate: &Aggregate) -> Vec<Aggregate> {
         });
     }
     for at in 0..aggregate.calls.len() {
+        let name = &aggregate.calls[at].name;
         with(&|less| less.calls[at].filter = None);
+        with(&|less| {
+            less.calls.remove(at);
+            less.columns.retain(|column| column.expr != Expr::column(name));
+        });
     }
     for input in queries(&aggregate.input) {
         with(&|less| less.input = input.clone());
@@ -193,5 +235,9 @@ fn renumber(relation: &mut Relation, gone: usize) {
         Relation::Select(select) => renumber(&mut select.input, gone),
         Relation::Aggregate(aggregate) => renumber(&mut aggregate.input, gone),
         Relation::Union(branches) => branches.iter_mut().for_each(|branch| renumber(branch, gone)),
+        Relation::Join(join) => {
+            renumber(&mut join.left, gone);
+            join.table -= usize::from(join.table > gone);
+        }
     }
 }
