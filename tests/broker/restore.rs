@@ -21,7 +21,9 @@ fn held(process: &Process) -> BTreeSet<i32> {
         if line.contains(" assigned ") {
             held.extend(numbers);
         } else if line.contains(" revoked ") || line.contains("were lost") {
-            numbers.for_each(|number| drop(held.remove(&number)));
+            numbers.for_each(|number| {
+                held.remove(&number);
+            });
         }
     }
     held
