@@ -4,6 +4,8 @@
 //! round and returns, so a caller can stop, crash or interleave workers between any two rounds (the golden runner and the
 //! simulation do). All calls block; a worker has a thread of its own.
 
+mod tasks;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -24,10 +26,9 @@ use crate::task::local::LocalCopies;
 use crate::task::permit::Permit;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::progress;
-use crate::task::replica::{Basis, Tail};
-use crate::task::restore::{Restored, Sources, Warm};
+use crate::task::restore::{Sources, Warm};
 use crate::task::restorer::{Restorer, Restoring};
-use crate::task::standby::{self, Standby, StandbyProgress};
+use crate::task::standby::{Standby, StandbyProgress};
 use crate::task::watch::RestoreProgress;
 use crate::watermark::Watermark;
 
@@ -50,8 +51,10 @@ pub struct Run {
     pub finish: bool,
     pub cadence: Cadence,
     pub delivery: Delivery,
-    /// Recorded, to be followed.
+    /// To be followed, beside the recorded ones.
     pub decisions: Vec<Decision>,
+    /// Whether it follows what other runs have recorded by its start, and records what it decides itself.
+    pub shares_decisions: bool,
     /// Quiet for so long a source partition no longer holds back the others; `None`: no such decision is made, recorded ones are followed.
     pub idle_after: Option<Duration>,
     /// A table at its end does not hold back the streams that it is joined with: its watermark is raised to theirs, as a decision. In a
@@ -200,7 +203,7 @@ const RESTORING_WAIT: Duration = Duration::from_millis(20);
 
 impl Worker {
     /// Opens the producer (fencing a former one of this instance) and joins the group.
-    pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, run: Run) -> Result<Worker> {
+    pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, mut run: Run) -> Result<Worker> {
         let local = LocalCopies::of(&run)?;
         let sources = Sources::of(&log, &run, local.as_ref());
         let standby = match run.standby_tasks {
@@ -209,6 +212,10 @@ impl Worker {
         };
         let mut producer = log.producer(&producer_settings(&run))?;
         settle(producer.as_mut(), &run.plan)?;
+        // Only now: a transaction of a former life of this process could hold back the reader for ever.
+        if run.shares_decisions {
+            run.decisions.extend(decision::read(log.as_ref(), &run.plan.names.decisions())?);
+        }
         let consumer = join(log.as_ref(), &run)?;
         let ends =
             run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish, run.raise_tables, &run.decisions)).transpose()?;
@@ -409,21 +416,6 @@ impl Worker {
         self.show_restores();
         self.stand_by();
         Ok(step)
-    }
-
-    /// Looks now and then of which tasks of others to keep copies, and how far these are. Not while tasks of its own restore, nor before the
-    /// group has had the time to hand some out.
-    fn stand_by(&mut self) {
-        let Some(standby) = &self.standby else { return };
-        standby.step();
-        let patient = self.run.restoring == Restoring::Threads;
-        let soon = patient && self.standby_at.map_or(self.began, |at| at).elapsed() < STANDBY_EVERY;
-        if soon || self.core.is_restoring() || self.core.has_left() {
-            return;
-        }
-        self.standby_at = Some(Instant::now());
-        standby.want(standby::choose(&self.run.plan, &self.run.instance, self.core.tasks(), self.run.standby_tasks));
-        lock(&self.progress).standby_tasks = standby.progress();
     }
 
     /// Leaves when this run may not commit any more.
@@ -745,78 +737,6 @@ impl Worker {
         }
     }
 
-    /// Takes in the tasks that are restored by now.
-    fn take_restored(&mut self) -> Result<()> {
-        while let Some(restored) = self.restorer.ready()? {
-            self.take_in(restored)?;
-        }
-        Ok(())
-    }
-
-    /// The task delivers from its last commit on.
-    fn take_in(&mut self, mut restored: Box<Restored>) -> Result<()> {
-        let id = restored.task.id;
-        let plan = self.run.plan.clone();
-        let of_task = |partition: &TopicPartition| plan.task_of(partition) == Some(id);
-        // What was polled while it went back comes once more.
-        self.polled.retain(|chunk| !of_task(&chunk.partition));
-        let decisions = self.run.decisions.iter().chain(&self.decided);
-        restored.task.follow(decisions.filter(|decision| of_task(&decision.partition)))?;
-        if let Err(error) = self.deliver(&restored.task.positions()) {
-            if error.kind == Kind::Away {
-                self.restorer.put_back(restored);
-            }
-            return Err(error);
-        }
-        self.quiet.forget();
-        let Restored { task, rows, from_checkpoint, from_changelog, from_standby, elapsed, changelogs, bases } = *restored;
-        if rows + from_checkpoint + from_changelog > 0 {
-            let (pipeline, ms) = (plan.names.pipeline.clone(), elapsed.as_millis() as u64);
-            tracing::info!(pipeline, task = %id, rows, standby = from_standby, checkpoint = from_checkpoint, changelog = from_changelog, ms, "restored");
-            metrics::counter!(metric::RESTORED_ROWS, "pipeline" => pipeline).increment(rows);
-        }
-        if let Some(local) = &self.local {
-            bases.into_iter().try_for_each(|(store, basis)| local.writer().hand_over(id, &store, basis))?;
-        }
-        if !changelogs.is_empty() {
-            self.rounds.insert(id, changelogs);
-        }
-        let dirty = task.is_dirty();
-        self.finished.remove(&id);
-        self.tasks.insert(id, task);
-        self.event(Event::Restored(id));
-        if dirty {
-            self.event(Event::Processed { records: 0, bytes: 0 });
-        }
-        self.show();
-        Ok(())
-    }
-
-    /// Delivery of a task's partitions begins, or begins anew.
-    fn deliver(&mut self, from: &OffsetVector) -> Result<()> {
-        let Some(consumer) = &mut self.consumer else { return Ok(()) };
-        consumer.start(from)?;
-        let held_back: Vec<TopicPartition> =
-            from.keys().filter(|partition| self.held_back.contains(*partition)).cloned().collect();
-        if !held_back.is_empty() {
-            consumer.resume(&held_back)?;
-            self.held_back.retain(|partition| !held_back.contains(partition));
-        }
-        Ok(())
-    }
-
-    /// Notes where the changelogs of a task stand as its snapshot round begins.
-    fn begin_round(&mut self, task: TaskId) -> Result<()> {
-        let plan = &self.run.plan;
-        let changelogs = plan.stateful_nodes(task.sub).map(|(_, id)| Ok(plan.names.changelog(id)?.partition(task.number)));
-        let changelogs = changelogs.collect::<Result<Vec<_>>>()?;
-        if !changelogs.is_empty() {
-            let ends = self.log.end_offsets(&changelogs, Isolation::Uncommitted)?;
-            self.rounds.insert(task, ends);
-        }
-        Ok(())
-    }
-
     fn commit(&mut self) -> Result<()> {
         if self.unpermitted && !self.granted()? {
             if !self.dismissed {
@@ -838,7 +758,7 @@ impl Worker {
         for (topic, records) in self.letters_of_orphans() {
             sent = sent.and_then(|()| self.producer.send(&topic, &records));
         }
-        if !self.decided.is_empty() {
+        if !self.decided.is_empty() && self.run.shares_decisions {
             sent = sent.and_then(|()| self.producer.send(&self.run.plan.names.decisions(), &decision::encode(&self.decided)));
         }
         self.intended = offsets;
@@ -924,44 +844,6 @@ impl Worker {
         Ok(())
     }
 
-    /// Every live row has been written again since the round began: what lies below may go.
-    fn trim(&mut self, task: TaskId) -> Result<()> {
-        if let Some(below) = self.rounds.get(&task)
-            && let Err(error) = self.log.delete_records(below)
-        {
-            tracing::warn!(pipeline = self.name(), %task, %error, "the changelog could not be trimmed; it is tried again next round");
-        }
-        self.begin_round(task)
-    }
-
-    /// What the local copies of all stores lack, as of the last commit.
-    fn checkpoint(&mut self) -> Result<()> {
-        self.checkpointed_at = Instant::now();
-        let Some(local) = &mut self.local else { return Ok(()) };
-        let plan = self.run.plan.clone();
-        let mut moved = Vec::new();
-        for (of, task) in self.tasks.iter().filter(|(_, task)| !task.is_dirty()) {
-            if !local.moved(*of, task.commit_number()) {
-                continue;
-            }
-            for (_, id) in plan.stateful_nodes(of.sub) {
-                moved.push((*of, id, plan.names.changelog(id)?.partition(of.number)));
-            }
-        }
-        if moved.is_empty() {
-            return Ok(());
-        }
-        let partitions: Vec<TopicPartition> = moved.iter().map(|(_, _, partition)| partition.clone()).collect();
-        // Nothing of a later commit is in the changelogs: none is being sent.
-        let ends = self.log.end_offsets(&partitions, Isolation::Uncommitted)?;
-        for (of, id, partition) in moved {
-            let commit = Some(self.tasks[&of].last_commit_record(id));
-            let tail = Tail { rows: local.take_noted(of, id), commit, changelog: ends[&partition] };
-            local.writer().hand_over(of, id, Basis::Tail(tail))?;
-        }
-        Ok(())
-    }
-
     /// Did the last commit happen? The stable offsets say.
     fn ask(&mut self) -> Result<()> {
         let partitions: Vec<TopicPartition> = self.intended.keys().cloned().collect();
@@ -1003,51 +885,6 @@ impl Worker {
             Err(error) if error.kind == Kind::Fenced => Err(Error { kind: Kind::Away, ..error }),
             result => result.map(|producer| self.producer = producer),
         }
-    }
-
-    /// The tasks that run are forgotten, to be built anew from their last commit; nothing is delivered to them meanwhile.
-    fn go_back(&mut self) {
-        self.decided.clear();
-        self.polled.clear();
-        let partitions: Vec<TopicPartition> =
-            self.tasks.values().flat_map(Task::positions).map(|(partition, _)| partition).collect();
-        let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
-        tasks.into_iter().for_each(|task| self.forget(task));
-        if let Some(consumer) = &mut self.consumer
-            && !partitions.is_empty()
-        {
-            match consumer.pause(&partitions) {
-                Ok(()) => self.held_back.extend(partitions),
-                // What comes for them is passed over.
-                Err(error) => tracing::debug!(%error, "partitions of tasks that go back are not paused"),
-            }
-        }
-    }
-
-    fn forget(&mut self, task: TaskId) {
-        self.restorer.forget(task);
-        if let Some(local) = &mut self.local {
-            local.forget(task);
-        }
-        self.tasks.remove(&task);
-        self.finished.remove(&task);
-        self.rounds.remove(&task);
-        let plan = self.run.plan.clone();
-        let of_task = |partition: &TopicPartition| plan.task_of(partition) == Some(task);
-        let waiting: Vec<TopicPartition> = self.parked.keys().filter(|p| of_task(p)).cloned().collect();
-        for partition in &waiting {
-            self.parked.remove(partition);
-        }
-        if let Some(consumer) = &mut self.consumer
-            && !waiting.is_empty()
-            && let Err(error) = consumer.resume(&waiting)
-        {
-            tracing::debug!(%error, "a partition that waited is gone");
-        }
-        self.held_back.retain(|partition| !of_task(partition));
-        let mut progress = lock(&self.progress);
-        progress.positions.retain(|partition, _| !of_task(partition));
-        progress.watermarks.retain(|partition, _| !of_task(partition));
     }
 
     fn leave(&mut self) -> Result<()> {
@@ -1230,17 +1067,6 @@ impl Worker {
         progress.waiting_for_schemas = self.parked.len();
         drop(progress);
         self.show_restores();
-    }
-
-    /// Publishes how far restores are, and where their tasks will go on.
-    fn show_restores(&mut self) {
-        let mut progress = lock(&self.progress);
-        if self.core.is_restoring() {
-            progress.positions.extend(self.restorer.positions());
-            progress.restores = self.restorer.progress();
-        } else {
-            progress.restores.clear();
-        }
     }
 }
 
