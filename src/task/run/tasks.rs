@@ -10,6 +10,7 @@ use crate::metric;
 use crate::record::{OffsetVector, TopicPartition};
 use crate::task::core::Event;
 use crate::task::graph::Task;
+use crate::task::local::LocalCopies;
 use crate::task::plan::TaskId;
 use crate::task::replica::{Basis, Tail};
 use crate::task::restore::Restored;
@@ -47,7 +48,8 @@ impl Worker {
             tracing::info!(pipeline, task = %id, rows, standby = from_standby, checkpoint = from_checkpoint, changelog = from_changelog, ms, "restored");
             metrics::counter!(metric::RESTORED_ROWS, "pipeline" => pipeline).increment(rows);
         }
-        if let Some(local) = &self.local {
+        if let Some(local) = &mut self.local {
+            local.copied(id, changelogs.clone());
             bases.into_iter().try_for_each(|(store, basis)| local.writer().hand_over(id, &store, basis))?;
         }
         if !changelogs.is_empty() {
@@ -89,8 +91,12 @@ impl Worker {
         Ok(())
     }
 
-    /// Every live row has been written again since the round began: what lies below may go.
+    /// Every live row has been written again since the round began: what lies below may go, once the local copies do not need it any more.
     pub(super) fn trim(&mut self, task: TaskId) -> Result<()> {
+        let needed = |local: &LocalCopies| self.rounds.get(&task).is_some_and(|below| !local.reaches(task, below));
+        if self.local.as_ref().is_some_and(needed) {
+            return Ok(());
+        }
         if let Some(below) = self.rounds.get(&task)
             && let Err(error) = self.log.delete_records(below)
         {
@@ -123,6 +129,7 @@ impl Worker {
             let commit = Some(self.tasks[&of].last_commit_record(id));
             let tail = Tail { rows: local.take_noted(of, id), commit, changelog: ends[&partition] };
             local.writer().hand_over(of, id, Basis::Tail(tail))?;
+            local.copied(of, OffsetVector::from([(partition.clone(), ends[&partition])]));
         }
         Ok(())
     }
