@@ -201,7 +201,9 @@ impl Worker {
             return;
         }
         self.standby_at = Some(Instant::now());
-        standby.want(standby::choose(&self.run.plan, &self.run.instance, self.core.tasks(), self.run.standby_tasks));
-        lock(&self.progress).standby_tasks = standby.progress();
+        let wanted = standby::choose(&self.run.plan, &self.run.instance, self.core.tasks(), self.run.standby_tasks);
+        if let Some(progress) = standby.look(wanted) {
+            lock(&self.progress).standby_tasks = progress;
+        }
     }
 }
