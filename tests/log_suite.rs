@@ -251,6 +251,7 @@ suite! {
     paused_partition_loses_nothing
     second_member_takes_over_without_loss_or_duplicates
     release_makes_room_and_nothing_comes_from_revoked_partitions
+    a_pause_ends_with_the_assignment
 }
 
 fn records_come_back_as_they_were_written(world: &World) {
@@ -649,6 +650,39 @@ fn paused_partition_loses_nothing(world: &World) {
     }
     assert_eq!(rows.iter().map(|row| row.offset.0).collect::<Vec<_>>(), (0..50).collect::<Vec<_>>());
     member.close().unwrap();
+}
+
+fn a_pause_ends_with_the_assignment(world: &World) {
+    let topic = world.topic("t", 2);
+    let mut elder = world.member("g", &topic);
+    let partitions = assigned(&mut *elder, 2);
+    elder.start(&at(&partitions, 0)).unwrap();
+    elder.pause(&partitions).unwrap();
+    let mut younger = world.member("g", &topic);
+    let started = Instant::now();
+    let revoked = loop {
+        assert!(started.elapsed() < DEADLINE, "nothing was revoked");
+        match elder.poll(STEP, 1).unwrap() {
+            Polled::Revoked(revoked) => break revoked,
+            _ => drop(younger.poll(Duration::ZERO, 1).unwrap()),
+        }
+    };
+    elder.release(&revoked).unwrap();
+    loop {
+        assert!(started.elapsed() < DEADLINE, "what was released is assigned");
+        drop(elder.poll(Duration::ZERO, 1).unwrap());
+        if matches!(younger.poll(STEP, 1).unwrap(), Polled::Assigned(_)) {
+            break;
+        }
+    }
+    younger.close().unwrap();
+    let back = assigned(&mut *elder, 1);
+    assert_eq!(back, revoked);
+    world.write(&topic, back[0].partition.0, &["a"]);
+    elder.start(&at(&back, 0)).unwrap();
+    let rows = take(&mut *elder, 1, &OffsetVector::new());
+    assert_eq!(rows[0].partition, back[0].partition.0, "what comes back is not paused any more");
+    elder.close().unwrap();
 }
 
 fn release_makes_room_and_nothing_comes_from_revoked_partitions(world: &World) {

@@ -154,8 +154,7 @@ impl Service {
 
     /// Looks whether there is something to do for its generation.
     fn stand_by(&mut self, wait: Duration) -> Result<Step> {
-        if let Some(ahead) = &self.ahead {
-            let now = ahead.step();
+        if let Some(now) = self.ahead.as_ref().and_then(Ahead::step) {
             self.progress.lock().unwrap_or_else(PoisonError::into_inner).standby_tasks = now;
         }
         let clock = self.site.log.clock();

@@ -14,6 +14,7 @@ use std::thread::JoinHandle;
 use arrow::record_batch::RecordBatch;
 
 use crate::error::{Error, Result};
+use crate::record::OffsetVector;
 use crate::store::checkpoint::Checkpoints;
 use crate::task::graph;
 use crate::task::plan::{Plan, TaskId};
@@ -33,8 +34,9 @@ pub struct LocalCopies {
     /// Of commits that are known, not handed over yet.
     pending: BTreeMap<(TaskId, String), Vec<RecordBatch>>,
     pending_bytes: usize,
-    /// The commit of each task that was handed over last.
+    /// The commit of each task that was handed over last, and where its changelogs ended then.
     commits: BTreeMap<TaskId, u64>,
+    positions: BTreeMap<TaskId, OffsetVector>,
 }
 
 /// Hands over to the thread, which ends with the last of them.
@@ -96,6 +98,7 @@ impl LocalCopies {
             pending: BTreeMap::new(),
             pending_bytes: 0,
             commits: BTreeMap::new(),
+            positions: BTreeMap::new(),
         })
     }
 
@@ -113,6 +116,7 @@ impl LocalCopies {
     /// What was noted and not handed over is not needed any more: the task's next restore says anew what the copy lacks.
     pub fn forget(&mut self, task: TaskId) {
         self.commits.remove(&task);
+        self.positions.remove(&task);
         self.pending.retain(|(of, _), _| *of != task);
         self.pending_bytes = self.pending.values().flatten().map(RecordBatch::get_array_memory_size).sum();
     }
@@ -120,6 +124,17 @@ impl LocalCopies {
     /// Whether the task has committed since this was last asked.
     pub fn moved(&mut self, task: TaskId, commit: u64) -> bool {
         self.commits.insert(task, commit) != Some(commit)
+    }
+
+    /// The copies of a task are as of its changelogs up to there.
+    pub fn copied(&mut self, task: TaskId, changelogs: OffsetVector) {
+        self.positions.entry(task).or_default().extend(changelogs);
+    }
+
+    /// Whether the copies of a task would be of use if its changelogs began at `below`.
+    pub fn reaches(&self, task: TaskId, below: &OffsetVector) -> bool {
+        let positions = self.positions.get(&task);
+        below.iter().all(|(partition, below)| positions.and_then(|known| known.get(partition)).is_some_and(|at| at >= below))
     }
 
     /// Takes what was noted for a store.

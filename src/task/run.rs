@@ -4,6 +4,9 @@
 //! round and returns, so a caller can stop, crash or interleave workers between any two rounds (the golden runner and the
 //! simulation do). All calls block; a worker has a thread of its own.
 
+mod budget;
+mod tasks;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
@@ -15,11 +18,11 @@ use crate::error::{Error, Kind, Result};
 use crate::log::{CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, Polled, Producer, ProducerSettings};
 use crate::metric;
 use crate::record::{Chunk, NextOffset, Offset, OffsetVector, Outgoing, Topic, TopicPartition};
-use crate::store::memory::{self, Memory, Seat};
+use crate::store::memory::{Memory, Seat};
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
 use crate::task::decision::{self, Decision};
 use crate::task::ends::Ends;
-use crate::task::graph::{Flow, Prepared, Task};
+use crate::task::graph::{Prepared, Task};
 use crate::task::idle::{self, Quiet, Stand};
 use crate::task::letters::{Orphan, Sender};
 use crate::task::local::LocalCopies;
@@ -27,10 +30,9 @@ use crate::task::observe::Observer;
 use crate::task::permit::Permit;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::progress;
-use crate::task::replica::{Basis, Tail};
-use crate::task::restore::{Restored, Sources, Warm};
+use crate::task::restore::{Sources, Warm};
 use crate::task::restorer::{Restorer, Restoring};
-use crate::task::standby::{self, Standby, StandbyProgress};
+use crate::task::standby::{Standby, StandbyProgress};
 use crate::task::watch::RestoreProgress;
 use crate::watermark::Watermark;
 
@@ -447,21 +449,6 @@ impl Worker {
         Ok(step)
     }
 
-    /// Looks now and then of which tasks of others to keep copies, and how far these are. Not while tasks of its own restore, nor before the
-    /// group has had the time to hand some out.
-    fn stand_by(&mut self) {
-        let Some(standby) = &self.standby else { return };
-        standby.step();
-        let patient = self.run.restoring == Restoring::Threads;
-        let soon = patient && self.clock.since(self.standby_at.unwrap_or(self.began)) < STANDBY_EVERY;
-        if soon || self.core.is_restoring() || self.core.has_left() {
-            return;
-        }
-        self.standby_at = Some(self.clock.now());
-        standby.want(standby::choose(&self.run.plan, &self.run.instance, self.core.tasks(), self.run.standby_tasks));
-        lock(&self.progress).standby_tasks = standby.progress();
-    }
-
     /// Leaves when this run may not commit any more.
     fn keep_permit(&mut self) -> Result<()> {
         let asked = !self.unpermitted
@@ -818,79 +805,6 @@ impl Worker {
         }
     }
 
-    /// Takes in the tasks that are restored by now.
-    fn take_restored(&mut self) -> Result<()> {
-        while let Some(restored) = self.restorer.ready()? {
-            self.take_in(restored)?;
-        }
-        Ok(())
-    }
-
-    /// The task delivers from its last commit on.
-    fn take_in(&mut self, mut restored: Box<Restored>) -> Result<()> {
-        let id = restored.task.id;
-        let plan = self.run.plan.clone();
-        let of_task = |partition: &TopicPartition| plan.task_of(partition) == Some(id);
-        // What was polled while it went back comes once more.
-        self.polled.retain(|chunk| !of_task(&chunk.partition));
-        let decisions = self.run.decisions.iter().chain(&self.decided);
-        restored.task.set_flow(Flow { rows: self.run.memory.rows_at_once(), bytes: self.run.memory.of_output() });
-        restored.task.follow(decisions.filter(|decision| of_task(&decision.partition)))?;
-        if let Err(error) = self.deliver(&restored.task.positions()) {
-            if error.kind == Kind::Away {
-                self.restorer.put_back(restored);
-            }
-            return Err(error);
-        }
-        self.quiet.forget();
-        let Restored { task, rows, from_checkpoint, from_changelog, from_standby, elapsed, changelogs, bases } = *restored;
-        if rows + from_checkpoint + from_changelog > 0 {
-            let (pipeline, ms) = (plan.names.pipeline.clone(), elapsed.as_millis() as u64);
-            tracing::info!(pipeline, task = %id, rows, standby = from_standby, checkpoint = from_checkpoint, changelog = from_changelog, ms, "restored");
-            metrics::counter!(metric::RESTORED_ROWS, "pipeline" => pipeline).increment(rows);
-        }
-        if let Some(local) = &self.local {
-            bases.into_iter().try_for_each(|(store, basis)| local.writer().hand_over(id, &store, basis))?;
-        }
-        if !changelogs.is_empty() {
-            self.rounds.insert(id, changelogs);
-        }
-        let dirty = task.is_dirty();
-        self.finished.remove(&id);
-        self.tasks.insert(id, task);
-        self.event(Event::Restored(id));
-        if dirty {
-            self.event(Event::Processed { records: 0, bytes: 0 });
-        }
-        self.show();
-        Ok(())
-    }
-
-    /// Delivery of a task's partitions begins, or begins anew.
-    fn deliver(&mut self, from: &OffsetVector) -> Result<()> {
-        let Some(consumer) = &mut self.consumer else { return Ok(()) };
-        consumer.start(from)?;
-        let held_back: Vec<TopicPartition> =
-            from.keys().filter(|partition| self.held_back.contains(*partition)).cloned().collect();
-        if !held_back.is_empty() {
-            consumer.resume(&held_back)?;
-            self.held_back.retain(|partition| !held_back.contains(partition));
-        }
-        Ok(())
-    }
-
-    /// Notes where the changelogs of a task stand as its snapshot round begins.
-    fn begin_round(&mut self, task: TaskId) -> Result<()> {
-        let plan = &self.run.plan;
-        let changelogs = plan.stateful_nodes(task.sub).map(|(_, id)| Ok(plan.names.changelog(id)?.partition(task.number)));
-        let changelogs = changelogs.collect::<Result<Vec<_>>>()?;
-        if !changelogs.is_empty() {
-            let ends = self.log.end_offsets(&changelogs, Isolation::Uncommitted)?;
-            self.rounds.insert(task, ends);
-        }
-        Ok(())
-    }
-
     fn commit(&mut self) -> Result<()> {
         if self.unpermitted && !self.granted()? {
             if !self.dismissed {
@@ -981,7 +895,10 @@ impl Worker {
                 wrapped.push(*id);
             }
             for (store, delta) in task.take_deltas() {
-                if let Some(local) = &mut self.local {
+                // A store that is partly on disk has no local copy.
+                if let Some(local) = &mut self.local
+                    && task.store(&store).spilled().keys == 0
+                {
                     local.note(*id, store, delta);
                 }
             }
@@ -995,93 +912,6 @@ impl Worker {
         let full = self.local.as_ref().is_some_and(LocalCopies::is_full);
         if full || self.clock.since(self.checkpointed_at) >= self.run.checkpoint_interval {
             self.checkpoint()?;
-        }
-        Ok(())
-    }
-
-    /// Between two commits: stores go to disk when they have outgrown their share, or the process its budget.
-    fn relieve(&mut self) -> Result<()> {
-        let share = self.run.memory.of_stores();
-        let rows = |task: &mut Task| task.state_bytes().saturating_sub(task.spilled().size);
-        let held: usize = self.tasks.values_mut().map(rows).sum();
-        let short = self.run.memory.is_short();
-        if held <= share && !short {
-            return Ok(());
-        }
-        // Filters and indexes of what is on disk stay in memory: few rows at a time would only make more of them.
-        let worth = share / 8;
-        let mut freed = 0;
-        for task in self.tasks.values_mut().filter(|task| !task.is_dirty()) {
-            let least = if held <= share { worth } else { 0 };
-            freed += task.spill(self.run.memory.spills(), least / self.run.plan.subs().count().max(1))?;
-        }
-        if freed > 0 {
-            memory::trim();
-        }
-        let left = held.saturating_sub(freed);
-        if self.run.memory.budget() > 0 && (left > share || (short && freed == 0)) {
-            self.say_short(left);
-        }
-        Ok(())
-    }
-
-    fn say_short(&mut self, state: usize) {
-        if self.said_short_at.is_some_and(|at| self.clock.since(at) < SAY_AWAY) {
-            return;
-        }
-        self.said_short_at = Some(self.clock.now());
-        let mebibytes = |bytes: usize| bytes >> 20;
-        let budget = self.run.memory.budget();
-        let process = memory::resident_bytes().unwrap_or_default();
-        tracing::warn!(
-            pipeline = self.name(),
-            budget_mb = mebibytes(budget),
-            process_mb = mebibytes(process),
-            state_mb = mebibytes(state),
-            "near the memory budget, and what is in memory can't go to disk: raise [memory] budget, or add processes"
-        );
-    }
-
-    /// Every live row has been written again since the round began: what lies below may go.
-    fn trim(&mut self, task: TaskId) -> Result<()> {
-        if let Some(below) = self.rounds.get(&task)
-            && let Err(error) = self.log.delete_records(below)
-        {
-            tracing::warn!(pipeline = self.name(), %task, %error, "the changelog could not be trimmed; it is tried again next round");
-        }
-        self.begin_round(task)
-    }
-
-    /// What the local copies of all stores lack, as of the last commit.
-    fn checkpoint(&mut self) -> Result<()> {
-        self.checkpointed_at = self.clock.now();
-        let Some(local) = &mut self.local else { return Ok(()) };
-        let plan = self.run.plan.clone();
-        let mut moved = Vec::new();
-        for (of, task) in self.tasks.iter_mut().filter(|(_, task)| !task.is_dirty()) {
-            if !local.moved(*of, task.commit_number()) {
-                continue;
-            }
-            for (_, id) in plan.stateful_nodes(of.sub) {
-                // What is on disk is not copied: after a restart the changelog has it.
-                if task.store(id).spilled().keys > 0 {
-                    local.take_noted(*of, id);
-                    local.writer().hand_over(*of, id, Basis::Gone)?;
-                    continue;
-                }
-                moved.push((*of, id, plan.names.changelog(id)?.partition(of.number)));
-            }
-        }
-        if moved.is_empty() {
-            return Ok(());
-        }
-        let partitions: Vec<TopicPartition> = moved.iter().map(|(_, _, partition)| partition.clone()).collect();
-        // Nothing of a later commit is in the changelogs: none is being sent.
-        let ends = self.log.end_offsets(&partitions, Isolation::Uncommitted)?;
-        for (of, id, partition) in moved {
-            let commit = Some(self.tasks[&of].last_commit_record(id));
-            let tail = Tail { rows: local.take_noted(of, id), commit, changelog: ends[&partition] };
-            local.writer().hand_over(of, id, Basis::Tail(tail))?;
         }
         Ok(())
     }
@@ -1127,51 +957,6 @@ impl Worker {
             Err(error) if error.kind == Kind::Fenced => Err(Error { kind: Kind::Away, ..error }),
             result => result.map(|producer| self.producer = producer),
         }
-    }
-
-    /// The tasks that run are forgotten, to be built anew from their last commit; nothing is delivered to them meanwhile.
-    fn go_back(&mut self) {
-        self.decided.clear();
-        self.polled.clear();
-        let partitions: Vec<TopicPartition> =
-            self.tasks.values().flat_map(Task::positions).map(|(partition, _)| partition).collect();
-        let tasks: Vec<TaskId> = self.tasks.keys().copied().collect();
-        tasks.into_iter().for_each(|task| self.forget(task));
-        if let Some(consumer) = &mut self.consumer
-            && !partitions.is_empty()
-        {
-            match consumer.pause(&partitions) {
-                Ok(()) => self.held_back.extend(partitions),
-                // What comes for them is passed over.
-                Err(error) => tracing::debug!(%error, "partitions of tasks that go back are not paused"),
-            }
-        }
-    }
-
-    fn forget(&mut self, task: TaskId) {
-        self.restorer.forget(task);
-        if let Some(local) = &mut self.local {
-            local.forget(task);
-        }
-        self.tasks.remove(&task);
-        self.finished.remove(&task);
-        self.rounds.remove(&task);
-        let plan = self.run.plan.clone();
-        let of_task = |partition: &TopicPartition| plan.task_of(partition) == Some(task);
-        let waiting: Vec<TopicPartition> = self.parked.keys().filter(|p| of_task(p)).cloned().collect();
-        for partition in &waiting {
-            self.parked.remove(partition);
-        }
-        if let Some(consumer) = &mut self.consumer
-            && !waiting.is_empty()
-            && let Err(error) = consumer.resume(&waiting)
-        {
-            tracing::debug!(%error, "a partition that waited is gone");
-        }
-        self.held_back.retain(|partition| !of_task(partition));
-        let mut progress = lock(&self.progress);
-        progress.positions.retain(|partition, _| !of_task(partition));
-        progress.watermarks.retain(|partition, _| !of_task(partition));
     }
 
     fn leave(&mut self) -> Result<()> {
@@ -1355,17 +1140,6 @@ impl Worker {
         progress.waiting_for_schemas = self.parked.len();
         drop(progress);
         self.show_restores();
-    }
-
-    /// Publishes how far restores are, and where their tasks will go on.
-    fn show_restores(&mut self) {
-        let mut progress = lock(&self.progress);
-        if self.core.is_restoring() {
-            progress.positions.extend(self.restorer.positions());
-            progress.restores = self.restorer.progress();
-        } else {
-            progress.restores.clear();
-        }
     }
 }
 

@@ -114,15 +114,18 @@ impl Standby {
         Ok(Standby { shared, thread })
     }
 
-    /// The tasks of which copies are to be kept from here on.
-    pub fn want(&self, tasks: BTreeSet<TaskId>) {
-        let mut copies = self.shared.copies();
-        if copies.wanted != tasks {
-            let names: Vec<String> = tasks.iter().map(TaskId::to_string).collect();
+    /// Says of which tasks copies are to be kept from here on, and asks how far they are. `None`: the one who reads is busy with the copies;
+    /// nobody waits for it.
+    pub fn look(&self, wanted: BTreeSet<TaskId>) -> Option<StandbyProgress> {
+        let mut copies = self.shared.copies.try_lock().ok()?;
+        if copies.wanted != wanted {
+            let names: Vec<String> = wanted.iter().map(TaskId::to_string).collect();
             tracing::info!(pipeline = self.shared.plan.names.pipeline, tasks = names.join(","), "standby tasks");
-            copies.warm.retain(|task, _| tasks.contains(task));
-            copies.wanted = tasks;
+            copies.warm.retain(|task, _| wanted.contains(task));
+            copies.wanted = wanted;
         }
+        let rows = copies.warm.values_mut().map(|warm| warm.task.state_rows()).sum();
+        Some(StandbyProgress { tasks: copies.warm.keys().copied().collect(), rows, lag: copies.lag })
     }
 
     /// The copy of a task that becomes this member's own.
@@ -153,12 +156,6 @@ impl Standby {
         }
     }
 
-    pub fn progress(&self) -> StandbyProgress {
-        let mut copies = self.shared.copies();
-        let rows = copies.warm.values_mut().map(|warm| warm.task.state_rows()).sum();
-        StandbyProgress { tasks: copies.warm.keys().copied().collect(), rows, lag: copies.lag }
-    }
-
     fn join(&mut self) {
         self.shared.stopped.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
@@ -178,6 +175,7 @@ pub struct Ahead {
     // Dropped before `local`, to which it writes.
     standby: Standby,
     local: Option<LocalCopies>,
+    wanted: BTreeSet<TaskId>,
 }
 
 impl Ahead {
@@ -189,13 +187,14 @@ impl Ahead {
         let local = LocalCopies::of(run)?;
         let sources = Sources::of(log, run, local.as_ref());
         let standby = Standby::start(run, sources, local.as_ref())?;
-        standby.want(choose(&run.plan, &run.instance, &BTreeSet::new(), run.standby_tasks));
-        Ok(Some(Ahead { standby, local }))
+        let wanted = choose(&run.plan, &run.instance, &BTreeSet::new(), run.standby_tasks);
+        Ok(Some(Ahead { standby, local, wanted }))
     }
 
-    pub fn step(&self) -> StandbyProgress {
+    /// Reads on, where there is no thread; how far it is, if that can be said now.
+    pub fn step(&self) -> Option<StandbyProgress> {
         self.standby.step();
-        self.standby.progress()
+        self.standby.look(self.wanted.clone())
     }
 
     /// The copies, for the worker that begins now; the local checkpoints are free again.

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use serde_json::json;
 use tidemill::log::{CommittedOffsets, Isolation};
 use tidemill::record::{Outgoing, TopicPartition};
 
 use crate::pair::SHORT;
 use crate::program::Process;
 use crate::shop::{self, PARTITIONS, Shop, Writing};
-use crate::world::{World, seed, wait_until};
+use crate::world::{World, avro, seed, wait_until};
 
 /// The numbers of the partitions that a process says it holds.
 fn held(process: &Process) -> BTreeSet<i32> {
@@ -21,7 +22,9 @@ fn held(process: &Process) -> BTreeSet<i32> {
         if line.contains(" assigned ") {
             held.extend(numbers);
         } else if line.contains(" revoked ") || line.contains("were lost") {
-            numbers.for_each(|number| drop(held.remove(&number)));
+            numbers.for_each(|number| {
+                held.remove(&number);
+            });
         }
     }
     held
@@ -124,4 +127,72 @@ fn a_task_that_was_read_ahead_restores_only_the_last_of_it() {
     assert_eq!(second.terminate(), 0);
     shop::assert_equal(&shop::actual(&world, None, 1), &shop::expected(&world, &shop));
     eprintln!("{line}");
+}
+
+const TOTAL: &str = r#"{"type": "record", "name": "Order", "namespace": "shop", "fields": [
+  {"name": "customer_id", "type": "string"},
+  {"name": "amount", "type": "long"}
+]}"#;
+
+/// When a process said something first, as its log has it.
+fn said_at(process: &Process, text: &str) -> chrono::DateTime<chrono::FixedOffset> {
+    let said = process.said();
+    let line = said.lines().find(|line| line.contains(text)).unwrap_or_else(|| panic!("it never said \"{text}\":\n{said}"));
+    let time = line.split(' ').next().expect("a time");
+    chrono::DateTime::parse_from_rfc3339(time).unwrap_or_else(|e| panic!("{time}: {e}"))
+}
+
+/// `TEST_KEYS` for another number; the program must be built optimised for its figures to mean something.
+#[test]
+#[ignore = "a measurement: build it optimised"]
+fn a_large_state_is_back_soon_after_kill_9() {
+    let Some(world) = World::shared("large") else { return };
+    let keys: i64 = std::env::var("TEST_KEYS").map_or(1_000_000, |text| text.parse().expect("a number of keys"));
+    let orders = world.create("orders", 1, &[]);
+    let writer = world.register(&orders, TOTAL);
+    let write = |from: i64, to: i64| {
+        let mut out = Outgoing::default();
+        for number in from..to {
+            let customer = format!("customer-{:08}", number % keys);
+            let value = avro(&writer, &json!({"customer_id": customer, "amount": 1}));
+            out.push(0, shop::now_ms(), Some(customer.as_bytes()), Some(&value), Vec::new());
+        }
+        world.write(&orders, &out);
+    };
+    (0..keys).step_by(50_000).for_each(|from| write(from, keys.min(from + 50_000)));
+    let name = &world.name;
+    let file = world.pipeline(&format!(
+        "SET 'pipeline.name' = '{name}';
+         CREATE STREAM orders WITH ('topic' = '{name}.orders', 'format' = 'avro', 'key.format' = 'string', 'key.fields' = 'customer_id');
+         CREATE SINK totals (PRIMARY KEY (customer_id)) WITH ('topic' = '{name}.totals', 'format' = 'avro');
+         INSERT INTO totals SELECT customer_id, COUNT(*) AS orders, SUM(amount) AS total FROM orders GROUP BY customer_id;"
+    ));
+    let site = world.site("live", "");
+    let run = || site.start(&["run", file.to_str().unwrap()]);
+    let began = Instant::now();
+    let mut process = run();
+    wait_until("the state is there", Duration::from_secs(300), || world.caught_up(&orders));
+    eprintln!("{keys} keys: state built in {:.1?}", began.elapsed());
+    std::thread::sleep(Duration::from_secs(5));
+    for (at, what) in ["kill -9, restart on the same disk", "kill -9, restart on an empty disk"].into_iter().enumerate() {
+        process.kill();
+        if at == 1 {
+            std::fs::remove_dir_all(world.path("state-live")).unwrap();
+        }
+        write(keys + at as i64, keys + at as i64 + 1);
+        let (began, started) = (Instant::now(), chrono::Utc::now());
+        process = run();
+        wait_until("it goes on", Duration::from_secs(120), || world.caught_up(&orders));
+        let took = began.elapsed();
+        let (assigned, restored) = (said_at(&process, " assigned "), said_at(&process, " restored "));
+        let line = process.said().lines().find(|line| line.contains(" restored ")).map(ToString::to_string);
+        let ms = |span: chrono::TimeDelta| span.num_milliseconds();
+        eprintln!(
+            "{what}: processing again {took:.2?} after its start; {} ms until assigned, restored {} ms later\n  {}",
+            ms(assigned - started.fixed_offset()),
+            ms(restored - assigned),
+            line.unwrap_or_default()
+        );
+    }
+    assert_eq!(process.terminate(), 0);
 }

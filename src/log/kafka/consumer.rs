@@ -506,6 +506,11 @@ impl Consumer for GroupMember {
             self.hand_over(new.iter().map(|(partition, next)| (partition, next.0)))?;
         }
         self.fetch.set(&from);
+        // librdkafka keeps the pause of a partition that was taken away while it was paused.
+        let flowing: Vec<_> = new.keys().filter(|partition| !self.paused.contains(*partition)).cloned().collect();
+        if !flowing.is_empty() {
+            self.set_paused(&flowing, false)?;
+        }
         let paused: Vec<_> = self.paused.iter().filter(|partition| from.contains_key(*partition)).cloned().collect();
         if paused.is_empty() { Ok(()) } else { self.set_paused(&paused, true) }
     }

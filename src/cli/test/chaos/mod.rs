@@ -36,6 +36,7 @@ use crate::task::decision::{self, Decision};
 use crate::task::names::Names;
 use crate::task::restore::{self, Sources};
 use crate::task::run::Run;
+use crate::task::watch::Watch;
 
 /// Ticks after which a run is taken to hang.
 const PATIENCE: u32 = 60_000;
@@ -206,8 +207,8 @@ fn check(case: &Case, world: &World, storm: &Storm, plan: &Plan, names: &Names, 
     for sub in 0..run.plan.subs().count() {
         for number in 0..run.plan.tasks(sub) {
             let id = crate::task::plan::TaskId { sub, number };
-            let sources = Sources { log: &world.log, checkpoints: None, start: &run.start };
-            restore::restore(&run.plan, id, &sources).map_err(|e| e.context("restored in the end"))?;
+            let sources = Sources::of(&world.site.log, &run, None);
+            restore::restore(&run.plan, id, &sources, None, &Watch::default()).map_err(|e| e.context("restored in the end"))?;
         }
     }
     let recorded = decision::read(&world.log, &names.decisions())?;

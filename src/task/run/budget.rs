@@ -1,0 +1,51 @@
+//! The worker's share of the process's memory: between two commits, state that has outgrown it goes to disk.
+
+use super::{SAY_AWAY, Worker};
+use crate::error::Result;
+use crate::store::memory;
+use crate::task::graph::Task;
+
+impl Worker {
+    /// Between two commits: stores go to disk when they have outgrown their share, or the process its budget.
+    pub(super) fn relieve(&mut self) -> Result<()> {
+        let share = self.run.memory.of_stores();
+        let rows = |task: &mut Task| task.state_bytes().saturating_sub(task.spilled().size);
+        let held: usize = self.tasks.values_mut().map(rows).sum();
+        let short = self.run.memory.is_short();
+        if held <= share && !short {
+            return Ok(());
+        }
+        // Filters and indexes of what is on disk stay in memory: few rows at a time would only make more of them.
+        let worth = share / 8;
+        let mut freed = 0;
+        for task in self.tasks.values_mut().filter(|task| !task.is_dirty()) {
+            let least = if held <= share { worth } else { 0 };
+            freed += task.spill(self.run.memory.spills(), least / self.run.plan.subs().count().max(1))?;
+        }
+        if freed > 0 {
+            memory::trim();
+        }
+        let left = held.saturating_sub(freed);
+        if self.run.memory.budget() > 0 && (left > share || (short && freed == 0)) {
+            self.say_short(left);
+        }
+        Ok(())
+    }
+
+    fn say_short(&mut self, state: usize) {
+        if self.said_short_at.is_some_and(|at| self.clock.since(at) < SAY_AWAY) {
+            return;
+        }
+        self.said_short_at = Some(self.clock.now());
+        let mebibytes = |bytes: usize| bytes >> 20;
+        let budget = self.run.memory.budget();
+        let process = memory::resident_bytes().unwrap_or_default();
+        tracing::warn!(
+            pipeline = self.name(),
+            budget_mb = mebibytes(budget),
+            process_mb = mebibytes(process),
+            state_mb = mebibytes(state),
+            "near the memory budget, and what is in memory can't go to disk: raise [memory] budget, or add processes"
+        );
+    }
+}
