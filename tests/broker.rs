@@ -16,8 +16,12 @@ mod contracts;
 mod crash;
 #[path = "broker/crew.rs"]
 mod crew;
+#[path = "broker/cutovers.rs"]
+mod cutovers;
 #[path = "broker/freeze.rs"]
 mod freeze;
+#[path = "broker/join.rs"]
+mod join;
 #[path = "broker/members.rs"]
 mod members;
 #[path = "broker/moved.rs"]

@@ -95,6 +95,21 @@ fn usage_is_refused_and_help_is_not() {
 }
 
 #[test]
+fn the_demo_gives_one_table_in_five_modes() {
+    let output = tidemill(&folder("demo"), &["demo", "--orders", "2000", "--output", "json"]);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).expect("one JSON object");
+    assert_eq!(report["equal"], true);
+    let modes: Vec<&str> = report["modes"].as_array().unwrap().iter().filter_map(|mode| mode["mode"].as_str()).collect();
+    assert_eq!(modes, ["live", "backfill", "killed, restarted", "cut over", "three workers"]);
+    for mode in report["modes"].as_array().unwrap() {
+        assert!(mode["late"].as_u64() > Some(0) && mode["dead_letters"].as_u64() > Some(0), "{mode}");
+    }
+    let countries = report["tables"]["revenue_by_minute"].as_array().unwrap();
+    assert!(countries.len() > 40 && countries.iter().all(|row| row["country"].is_string()), "{countries:?}");
+}
+
+#[test]
 fn a_broker_that_is_down_is_refused_with_its_address() {
     let dir = folder("down");
     refused(&dir, &["--brokers", "127.0.0.1:1", "lag"], &["error: ", "127.0.0.1:1"]);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tidemill::cli::test::case::Case;
 use tidemill::cli::test::world::{Tables, World};
-use tidemill::job::backfill::{self, Output, Request};
-use tidemill::job::bounds::Bound;
+use tidemill::job::backfill::{self, Request};
 use tidemill::job::live;
+use tidemill::job::promote::{Promotion, Which};
 use tidemill::log::{Isolation, Log};
 use tidemill::record::Topic;
 use tidemill::task::decision;
@@ -32,17 +32,8 @@ fn settle(worker: &mut Worker) {
     }
 }
 
-fn backfilled(world: &World, case: &Case) -> Tables {
-    let request = Request {
-        from: Bound::Earliest,
-        to: Bound::Latest,
-        job: Some("again".into()),
-        output: Output::Shadow,
-        latest_versions: false,
-        finish: false,
-        then_live: false,
-    };
-    let (planned, run) = backfill::prepare(&world.site, &case.topology, &request).expect("the job is planned");
+fn backfilled(world: &World, case: &Case, request: &Request) -> Tables {
+    let (planned, run) = backfill::prepare(&world.site, &case.topology, request).expect("the job is planned");
     let mut worker = worker(world, run);
     worker.run_until(|| false).expect("the job ends");
     let topics: Vec<Topic> = planned.outputs.iter().map(|(_, topic)| topic.clone()).collect();
@@ -52,6 +43,7 @@ fn backfilled(world: &World, case: &Case) -> Tables {
 #[test]
 fn a_raise_made_live_is_followed_by_a_backfill() {
     let case = case();
+    let decisions = Topic::new(format!("tidemill.{}.decisions", case.topology.pipeline));
     let world = World::new(&case).expect("a world");
     let mut run = live::prepare(&world.site, &case.topology, None, false).expect("a live run").run;
     run.idle_after = Some(Duration::from_millis(20));
@@ -67,12 +59,21 @@ fn a_raise_made_live_is_followed_by_a_backfill() {
     assert!(emitted > 0, "without a raise a quiet topic would hold back every window");
     live.stop().expect("it stops");
     let of_live = world.tables(&case.topology, &topics, 1).expect("the sinks are read");
-    assert_eq!(backfilled(&world, &case), of_live);
+    let again = Request::resume("again");
+    assert_eq!(backfilled(&world, &case, &again), of_live);
 
     let undecided = World::new(&case).expect("another world");
     undecided.append_all(&case).expect("the records");
-    let plain = backfilled(&undecided, &case);
+    let plain = backfilled(&undecided, &case, &again);
     assert!(of_live.late.len() > plain.late.len(), "the raises are seen: records behind them are late");
+
+    let recorded = decision::read(&world.log, &decisions).expect("the decisions are read");
+    let without = Request { ignore_decisions: true, ..Request::resume("without") };
+    assert_eq!(backfilled(&world, &case, &without), plain, "without the decisions it is as if none had been made");
+    assert_eq!(decision::read(&world.log, &decisions).expect("the decisions are read"), recorded, "and none were recorded");
+    let refused = Promotion::open(&world.site, &case.topology, &Which::Job("without".into()), "00000000").err();
+    let refused = refused.expect("it can't become live").to_string();
+    assert!(refused.contains("--ignore-decisions"), "{refused}");
 }
 
 /// The default of 30 s, on the clock of the log: nobody waits for it.

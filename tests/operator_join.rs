@@ -12,7 +12,7 @@ use operator_support::changelog::Changelog;
 use operator_support::*;
 use proptest::prelude::*;
 use tidemill::error::Kind;
-use tidemill::operator::temporal_join::{BeforeFirst, JoinKind, TemporalJoin, TemporalJoinSpec};
+use tidemill::operator::temporal_join::{BeforeFirst, JoinKind, Meets, TemporalJoin, TemporalJoinSpec};
 use tidemill::operator::{Operator, Output};
 use tidemill::record::{Batch, Partition};
 use tidemill::store::Store;
@@ -44,7 +44,7 @@ fn spec(kind: JoinKind, before_first: BeforeFirst, filtered: bool) -> TemporalJo
         right_keys: vec![1],
         right_columns: vec![1, 0],
         kind,
-        before_first,
+        meets: Meets::AsOf(before_first),
         ordered: true,
         filter: filtered.then(|| op(op(col(&schema, "v"), Op::Divide, col(&schema, "w")), Op::GtEq, lit(1i64))),
         schema,
@@ -171,7 +171,7 @@ fn naive(logs: &Logs, spec: &TemporalJoinSpec) -> Told {
         let known = row.key.and_then(|key| versions.get(key)).map_or(&[][..], |v| v);
         let joins = match known.iter().rev().find(|v| v.order.0 <= time) {
             Some(version) => version.value,
-            None if spec.before_first == BeforeFirst::FirstKnown => {
+            None if spec.meets == Meets::AsOf(BeforeFirst::FirstKnown) => {
                 known.iter().find(|v| v.row_watermark <= time).and_then(|v| v.value)
             }
             None => None,
@@ -455,7 +455,7 @@ fn a_key_that_cannot_be_computed_rejects_its_row_when_it_comes() {
         right_keys: vec![0],
         right_columns: vec![1],
         kind: JoinKind::Left,
-        before_first: BeforeFirst::None,
+        meets: Meets::AsOf(BeforeFirst::None),
         ordered: true,
         filter: None,
         schema: output,

@@ -48,8 +48,12 @@ pub struct Args {
     /// Declare that nothing more will come: windows still open at the end are emitted
     #[arg(long = "final")]
     pub finish: bool,
+    /// Compute what would have been if no quiet partition had been raised: recorded decisions are not followed, none are recorded. The
+    /// result can't become live
+    #[arg(long)]
+    pub ignore_decisions: bool,
     /// Take the live generation's place at the end, at an exact offset, and go on live
-    #[arg(long, conflicts_with = "finish")]
+    #[arg(long, conflicts_with_all = ["finish", "ignore_decisions"])]
     pub then_live: bool,
     /// Show what would be done, and change nothing
     #[arg(long)]
@@ -79,6 +83,7 @@ impl Args {
             },
             latest_versions: self.table_history.is_some(),
             finish: self.finish,
+            ignore_decisions: self.ignore_decisions,
             then_live: self.then_live,
         }
     }
@@ -206,6 +211,9 @@ fn announce(pipeline: &str, planned: &Planned, args: &Args) {
     text.push_str(&format!("  up to {} records", HumanCount(planned.records)));
     for (sink, topic) in &planned.outputs {
         text.push_str(&format!("\n  sink \"{sink}\" -> topic {topic}"));
+    }
+    if planned.ignores_decisions() {
+        text.push_str("\n  recorded decisions are ignored: the result is not what live gave where a quiet partition was raised");
     }
     if args.then_live {
         text.push_str("\n  then it takes the live generation's place, where that one stops");

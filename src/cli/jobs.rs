@@ -108,7 +108,7 @@ fn show(pipeline: &str, name: &str, listing: Listing, context: &Context) -> Resu
         .collect();
     let value = json!({
         "pipeline": pipeline, "job": job.record.job, "generation": job.record.generation, "state": state(&job),
-        "final": job.record.finish, "then_live": job.record.then_live, "offsets": all, "done": done, "percent": percent(done, all),
+        "final": job.record.finish, "ignore_decisions": job.record.ignore_decisions, "then_live": job.record.then_live, "offsets": all, "done": done, "percent": percent(done, all),
         "partitions": partitions, "outputs": job.record.outputs,
     });
     listing.value(&value, || text(pipeline, &job));

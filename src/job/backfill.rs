@@ -36,6 +36,8 @@ pub struct Request {
     pub latest_versions: bool,
     /// `--final`: nothing more will come, so windows still open are emitted at the end.
     pub finish: bool,
+    /// `--ignore-decisions`: what would have been if no quiet partition had been raised. Such a result can't become live.
+    pub ignore_decisions: bool,
     /// It becomes live at its end: see [`super::promote`].
     pub then_live: bool,
 }
@@ -50,6 +52,7 @@ impl Request {
             output: Output::Shadow,
             latest_versions: true,
             finish: false,
+            ignore_decisions: false,
             then_live: false,
         }
     }
@@ -70,7 +73,15 @@ pub struct Planned {
     /// Offsets in the range (an upper bound of the records: markers and compacted records leave holes).
     pub records: u64,
     finish: bool,
+    ignore_decisions: bool,
     then_live: bool,
+}
+
+impl Planned {
+    /// As it was recorded, whatever is asked for now.
+    pub fn ignores_decisions(&self) -> bool {
+        self.ignore_decisions
+    }
 }
 
 /// Resolves and checks everything, changes nothing.
@@ -145,6 +156,7 @@ fn resumed(topology: &Topology, control: &Control, record: &JobRecord, fingerpri
         to,
         outputs: record.outputs.iter().map(|(sink, topic)| (sink.clone(), Topic::new(topic))).collect(),
         finish: record.finish,
+        ignore_decisions: record.ignore_decisions,
         then_live: record.then_live,
     })
 }
@@ -181,7 +193,23 @@ fn fresh(
         return Err(Error::config("--final and --then-live are given: a run that declares its end can't go on")
             .hint("leave --final out: windows that are open at the end stay in the state, and live goes on with them"));
     }
-    Ok(Planned { job, resumed: false, finished: false, generation, from, to, outputs, records, finish, then_live })
+    if request.ignore_decisions && then_live {
+        return Err(Error::config("--ignore-decisions and --then-live are given: the live generation follows its decisions")
+            .hint("leave --ignore-decisions out: only a run that has followed them can go on live"));
+    }
+    Ok(Planned {
+        job,
+        resumed: false,
+        finished: false,
+        generation,
+        from,
+        to,
+        outputs,
+        records,
+        finish,
+        ignore_decisions: request.ignore_decisions,
+        then_live,
+    })
 }
 
 fn topic_of(names: &Names, sink: &Sink, job: &str, output: Output) -> Result<Topic> {
@@ -219,7 +247,9 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
             begun
         }
     };
-    let raise_tables = may_decide(site, names, control, topology, &planned.to)?;
+    // Without the recorded ones a table has to be raised at the end of the range; nobody else is told.
+    let ignored = planned.ignore_decisions;
+    let raise_tables = ignored || may_decide(site, names, control, topology, &planned.to)?;
     let mut plan = prepare::plan(site, topology, names.clone(), counts.clone(), targets, letters)?;
     plan.emit_from = begun.emit_from();
     let settings = &site.settings;
@@ -229,7 +259,8 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         finish: planned.finish,
         cadence: Cadence::bulk(),
         delivery: settings.delivery,
-        decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
+        decisions: Vec::new(),
+        shares_decisions: !ignored,
         idle_after: None,
         raise_tables,
         instance: instance.to_string(),
@@ -281,6 +312,7 @@ fn record(site: &Site, names: &Names, planned: &Planned, begun: &GenerationRecor
         to: bounds::show(&planned.to),
         outputs: planned.outputs.iter().map(|(sink, topic)| (sink.clone(), topic.to_string())).collect(),
         finish: planned.finish,
+        ignore_decisions: planned.ignore_decisions,
         then_live: planned.then_live,
         decisions: decisions.0,
         attempt: None,

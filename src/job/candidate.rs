@@ -70,10 +70,24 @@ fn is_cancelled(control: &Control, generation: u32) -> bool {
 /// What can be refused is refused before the live generation is asked to stop.
 fn check(site: &Site, topology: &Topology, names: &Names, control: &Control, generation: &GenerationRecord) -> Result<()> {
     let (number, pipeline) = (generation.generation, &topology.pipeline);
+    if topology.nondeterministic {
+        let message =
+            format!("pipeline \"{pipeline}\" has SET 'nondeterministic' = 'true': two runs of it need not give the same");
+        return Err(Error::config(message).hint(
+            "only what can be repeated can take over: leave out what needs the setting, or start over with \"tidemill reset\"",
+        ));
+    }
     if let Some(job) = control.job_of(number) {
         if job.finish {
             return Err(Error::config(format!("job \"{}\" ran with --final: it declared that nothing more would come", job.job))
                 .hint("run it again without --final; a result that is closed can't be continued"));
+        }
+        if job.ignore_decisions {
+            return Err(Error::config(format!(
+                "job \"{}\" ran with --ignore-decisions: it has not seen what the live generation has",
+                job.job
+            ))
+            .hint("run it again without --ignore-decisions"));
         }
         let sink =
             topology.sinks.iter().find(|sink| job.outputs.get(&sink.name).is_some_and(|topic| *topic == sink.topic.as_str()));
@@ -108,6 +122,7 @@ pub(super) fn job_of(site: &Site, topology: &Topology, names: &Names, number: u3
         to: bounds::show(&positions(site, names, generation)?),
         outputs,
         finish: false,
+        ignore_decisions: false,
         then_live: false,
         decisions: decisions.0,
         attempt: None,

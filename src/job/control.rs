@@ -89,6 +89,9 @@ pub struct JobRecord {
     /// Sink to topic.
     pub outputs: BTreeMap<String, String>,
     pub finish: bool,
+    /// It was asked not to follow recorded decisions.
+    #[serde(default)]
+    pub ignore_decisions: bool,
     /// It becomes live when it has come to its end.
     #[serde(default)]
     pub then_live: bool,

@@ -10,7 +10,6 @@ use crate::job::{Site, ledger, prepare};
 use crate::log::Isolation;
 use crate::record::{NextOffset, OffsetVector, TopicPartition};
 use crate::task::core::Cadence;
-use crate::task::decision;
 use crate::task::names::Names;
 use crate::task::outlet::Target;
 use crate::task::permit::Permit;
@@ -96,7 +95,8 @@ pub fn prepare_as(
         finish: false,
         cadence: if until_caught_up { Cadence::bulk() } else { Cadence::live(settings.commit_interval_ms) },
         delivery: settings.delivery,
-        decisions: decision::read(site.log.as_ref(), &plan.names.decisions())?,
+        decisions: Vec::new(),
+        shares_decisions: true,
         idle_after: if until_caught_up { None } else { settings.idle_after },
         raise_tables: true,
         instance: instance.to_string(),

@@ -10,6 +10,7 @@ use crate::job::control::GenerationRecord;
 use crate::job::{SchemaRegistration, Site, TopicsCreate};
 use crate::log::{CommittedOffset, CommittedOffsets, Isolation, NewTopic, partitions_of};
 use crate::operator::aggregate::Phase;
+use crate::operator::temporal_join::Meets;
 use crate::record::{NextOffset, OffsetVector, Topic, TopicPartition};
 use crate::task::names::Names;
 use crate::task::outlet::Target;
@@ -69,7 +70,11 @@ fn check_counts(topology: &Topology, counts: &[i32]) -> Result<()> {
 /// Tables that a join reads whose topic is compacted: versions that rows of the past had joined may be gone.
 pub fn compacted_tables<'t>(site: &Site, topology: &'t Topology) -> Result<Vec<&'t Source>> {
     let mut joined = BTreeSet::new();
-    for node in topology.nodes.iter().filter(|node| matches!(node.operation, Operation::TemporalJoin(_))) {
+    for node in topology
+        .nodes
+        .iter()
+        .filter(|node| matches!(&node.operation, Operation::TemporalJoin(join) if join.meets != Meets::Latest))
+    {
         let mut table = node.inputs[1];
         while let Operation::Exchange(_) = topology.nodes[table].operation {
             table = topology.nodes[table].inputs[0];

@@ -48,8 +48,10 @@ pub struct Run {
     pub finish: bool,
     pub cadence: Cadence,
     pub delivery: Delivery,
-    /// Recorded, to be followed.
+    /// To be followed, beside the recorded ones.
     pub decisions: Vec<Decision>,
+    /// Whether it follows what other runs have recorded by its start, and records what it decides itself.
+    pub shares_decisions: bool,
     /// Quiet for so long a source partition no longer holds back the others; `None`: no such decision is made, recorded ones are followed.
     pub idle_after: Option<Duration>,
     /// A table at its end does not hold back the streams that it is joined with: its watermark is raised to theirs, as a decision. In a
@@ -175,7 +177,7 @@ const PERMIT_EVERY: Duration = Duration::from_secs(1);
 
 impl Worker {
     /// Opens the producer (fencing a former one of this instance) and joins the group.
-    pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, run: Run) -> Result<Worker> {
+    pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, mut run: Run) -> Result<Worker> {
         let checkpoints = match &run.state {
             Some(dir) if run.plan.has_state() => Some(Checkpoints::open(dir)?),
             _ => None,
@@ -183,6 +185,10 @@ impl Worker {
         let clock = log.clock();
         let mut producer = log.producer(&producer_settings(&run))?;
         settle(producer.as_mut(), &run.plan)?;
+        // Only now: a transaction of a former life of this process could hold back the reader for ever.
+        if run.shares_decisions {
+            run.decisions.extend(decision::read(log.as_ref(), &run.plan.names.decisions())?);
+        }
         let consumer = join(log.as_ref(), &run)?;
         let ends =
             run.end.as_ref().map(|end| Ends::new(&run.plan, end, run.finish, run.raise_tables, &run.decisions)).transpose()?;
@@ -761,7 +767,7 @@ impl Worker {
         for (topic, records) in self.letters_of_orphans() {
             sent = sent.and_then(|()| self.producer.send(&topic, &records));
         }
-        if !self.decided.is_empty() {
+        if !self.decided.is_empty() && self.run.shares_decisions {
             sent = sent.and_then(|()| self.producer.send(&self.run.plan.names.decisions(), &decision::encode(&self.decided)));
         }
         self.intended = offsets;

@@ -25,12 +25,20 @@ use super::lower::{Distribution, Lineage, Lowered, Lowering, Order, at, columns_
 use super::source::Stream;
 use super::types::{same, sql_name};
 use crate::operator::exchange::ExchangeSpec;
-use crate::operator::temporal_join::{JoinKind, TemporalJoinSpec};
+use crate::operator::temporal_join::{JoinKind, Meets, TemporalJoinSpec};
 
 /// The call that marks a condition: `__as_of(o.ordered_at)`. No identifier of a file can be it, since `refuse` knows it.
 pub(super) const AS_OF: &str = "__as_of";
 
 pub(super) const SHAPE: &str = "write JOIN table FOR SYSTEM_TIME AS OF s.time AS t ON s.id = t.id";
+
+/// The call that marks a join with the latest version.
+pub(super) const AS_OF_NOW: &str = "__as_of_proctime";
+
+/// Whether FOR SYSTEM_TIME AS OF names the clock: the table's latest version.
+pub(super) fn is_now(time: &ast::Expr) -> bool {
+    matches!(time, ast::Expr::Function(call) if call.name.to_string().eq_ignore_ascii_case("proctime"))
+}
 
 /// What joins may look like, as written.
 pub(super) fn check(join: &ast::Join) -> Result<()> {
@@ -95,16 +103,15 @@ fn mark_join(join: &mut ast::Join) {
     else {
         return;
     };
-    let argument = FunctionArg::Unnamed(FunctionArgExpr::Expr(time));
+    let (name, args) = match is_now(&time) {
+        true => (AS_OF_NOW, Vec::new()),
+        false => (AS_OF, vec![FunctionArg::Unnamed(FunctionArgExpr::Expr(time))]),
+    };
     let marker = ast::Expr::Function(ast::Function {
-        name: ObjectName::from(vec![Ident::new(AS_OF)]),
+        name: ObjectName::from(vec![Ident::new(name)]),
         uses_odbc_syntax: false,
         parameters: FunctionArguments::None,
-        args: FunctionArguments::List(FunctionArgumentList {
-            duplicate_treatment: None,
-            args: vec![argument],
-            clauses: Vec::new(),
-        }),
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
         filter: None,
         null_treatment: None,
         over: None,
@@ -118,19 +125,26 @@ fn mark_join(join: &mut ast::Join) {
     };
 }
 
-/// The function that the mark calls; it is never evaluated.
-pub(super) fn marker() -> ScalarUDF {
-    ScalarUDF::from(AsOf { signature: Signature::any(1, Volatility::Immutable) })
+/// The function that a mark calls; it is never evaluated.
+pub(super) fn marker(name: &str) -> Option<ScalarUDF> {
+    let (name, signature) = match name {
+        AS_OF => (AS_OF, Signature::any(1, Volatility::Immutable)),
+        // Nothing may fold a call without arguments to what it gives.
+        AS_OF_NOW => (AS_OF_NOW, Signature::nullary(Volatility::Volatile)),
+        _ => return None,
+    };
+    Some(ScalarUDF::from(AsOf { name, signature }))
 }
 
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct AsOf {
+    name: &'static str,
     signature: Signature,
 }
 
 impl ScalarUDFImpl for AsOf {
     fn name(&self) -> &str {
-        AS_OF
+        self.name
     }
 
     fn signature(&self) -> &Signature {
@@ -148,8 +162,8 @@ impl ScalarUDFImpl for AsOf {
 
 /// What ON says.
 struct Condition<'p> {
-    /// The column of the left side that FOR SYSTEM_TIME AS OF names.
-    time: usize,
+    /// The column of the left side that FOR SYSTEM_TIME AS OF names; `None`: the clock.
+    time: Option<usize>,
     /// For each column of the table's key what it equals, over the join's columns.
     keys: Vec<&'p Expr>,
     residual: Vec<&'p Expr>,
@@ -183,7 +197,7 @@ impl<'a> Lowering<'a> {
 
         let mut read = columns_of(condition.keys.iter().copied().chain(condition.residual.iter().copied()), plan)?;
         read.extend(needed);
-        read.insert(condition.time);
+        read.extend(condition.time);
         let left_needed = read.iter().copied().filter(|n| *n < width).collect();
         let mut right_needed: BTreeSet<usize> = read.iter().filter(|n| **n >= width).map(|n| n - width).collect();
         right_needed.extend(&stream.key_columns);
@@ -291,7 +305,8 @@ impl<'a> Lowering<'a> {
     /// Both sides by the table's key. A late row is found before it moves, where its record is at hand.
     fn shuffle(&mut self, sides: &mut Sides, reason: String) -> Result<()> {
         let schema = self.schema(sides.left.node);
-        let exchange = ExchangeSpec { keys: sides.left_keys.clone(), refuse_late: true, bare_key: None, reason: reason.clone() };
+        let refuse_late = sides.condition.time.is_some();
+        let exchange = ExchangeSpec { keys: sides.left_keys.clone(), refuse_late, bare_key: None, reason: reason.clone() };
         sides.left.node = self.exchange(sides.left.node, exchange, schema);
         let schema = self.schema(sides.right.node);
         let key = |key: &usize| at(&sides.right, *key).map(|column| expression::column(&schema, column));
@@ -338,7 +353,7 @@ impl<'a> Lowering<'a> {
             right_keys: stream.key_columns.iter().map(|key| at(right, *key)).collect::<Result<_>>()?,
             right_columns,
             kind,
-            before_first: stream.before_first(),
+            meets: condition.time.map_or(Meets::Latest, |_| Meets::AsOf(stream.before_first())),
             filter,
             // What follows and needs one order has it by position, or by origin (see `Order::Time`).
             ordered: false,
@@ -387,10 +402,11 @@ fn check_left(left: &Lowered, condition: &Condition, plan: &DFSchema) -> Result<
         return Err(Fault::new(format!("a join of the results of \"{by}\", which change, is not in this release"))
             .hint("join the stream first, then aggregate"));
     }
-    let name = plan.field(condition.time).name();
+    let Some(time) = condition.time else { return Ok(()) };
+    let name = plan.field(time).name();
     // Of a row in windows that are not grouped yet, `window_time` is not the time that it is joined by.
     let is_time = |lineage: &Lineage| lineage.time && lineage.window.is_none();
-    if is_time(&left.lineage[condition.time]) {
+    if is_time(&left.lineage[time]) {
         return Ok(());
     }
     let times: Vec<&str> =
@@ -412,12 +428,21 @@ fn marked(conjunct: &Expr) -> Option<&Expr> {
     }
 }
 
+fn marks_now(conjunct: &Expr) -> bool {
+    matches!(unaliased(conjunct), Expr::ScalarFunction(call) if call.func.name() == AS_OF_NOW)
+}
+
 /// Takes ON apart: the mark, what equals the table's key, and what is left.
 fn condition<'p>(conjuncts: &[&'p Expr], plan: &DFSchema, width: usize, stream: &Stream) -> Result<Condition<'p>> {
     let mut time = None;
     let mut keys: Vec<Option<&'p Expr>> = vec![None; stream.key_columns.len()];
     let mut residual = Vec::new();
+    let mut now = false;
     for conjunct in conjuncts {
+        if marks_now(conjunct) {
+            now = true;
+            continue;
+        }
         if let Some(argument) = marked(conjunct) {
             let Expr::Column(column) = unaliased(argument) else {
                 return Err(Fault::new("FOR SYSTEM_TIME AS OF takes the event time of the stream, a column").hint(SHAPE));
@@ -430,8 +455,10 @@ fn condition<'p>(conjuncts: &[&'p Expr], plan: &DFSchema, width: usize, stream: 
             _ => residual.push(*conjunct),
         }
     }
-    let Some(time) = time else { return Err(Fault::new("a join without FOR SYSTEM_TIME AS OF").hint(SHAPE)) };
-    if time >= width {
+    if time.is_none() && !now {
+        return Err(Fault::new("a join without FOR SYSTEM_TIME AS OF").hint(SHAPE));
+    }
+    if let Some(time) = time.filter(|time| *time >= width) {
         return Err(Fault::new(format!(
             "FOR SYSTEM_TIME AS OF \"{}\", a column of table \"{}\": it is the time of the stream's row that counts",
             plan.field(time).name(),
@@ -442,7 +469,8 @@ fn condition<'p>(conjuncts: &[&'p Expr], plan: &DFSchema, width: usize, stream: 
     let names: Vec<&str> = stream.key_columns.iter().map(|key| stream.columns[*key].field.name().as_str()).collect();
     let missing: Vec<&str> = names.iter().zip(&keys).filter(|(_, key)| key.is_none()).map(|(name, _)| *name).collect();
     if !missing.is_empty() {
-        let place: Option<Place> = conjuncts.iter().filter(|c| marked(c).is_none()).find_map(|conjunct| place_in(conjunct));
+        let place: Option<Place> =
+            conjuncts.iter().filter(|c| marked(c).is_none() && !marks_now(c)).find_map(|conjunct| place_in(conjunct));
         return Err(Fault::new(format!(
             "ON does not say what {} of table \"{}\" equals: a row joins one version of one key",
             list(&missing),

@@ -238,8 +238,8 @@ impl ContextProvider for Catalog {
     }
 
     fn get_function_meta(&self, name: &str) -> Option<Arc<ScalarUDF>> {
-        if name == super::join::AS_OF {
-            return Some(Arc::new(super::join::marker()));
+        if let Some(marker) = super::join::marker(name) {
+            return Some(Arc::new(marker));
         }
         self.functions.scalars.get(&name.to_lowercase()).cloned()
     }

@@ -4,8 +4,8 @@ use std::ops::ControlFlow;
 
 use datafusion_sql::sqlparser::ast::{
     BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Interval,
-    LimitClause, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableWithJoins,
-    TypedString, UnaryOperator, Value, Visit, Visitor, visit_expressions,
+    LimitClause, Query, Select, SelectFlavor, SetExpr, SetOperator, SetQuantifier, Spanned, TableFactor, TableVersion,
+    TableWithJoins, TypedString, UnaryOperator, Value, Visit, Visitor, visit_expressions,
 };
 
 use super::dialect::TABLE_ARGUMENT;
@@ -35,7 +35,7 @@ struct Walk<'a> {
     allow_nondeterministic: bool,
     /// Addresses of subqueries that are the input of a window.
     inputs: Vec<*const Expr>,
-    /// Addresses of what stands in TABLE( ): the planner of windows knows their names.
+    /// Addresses of what stands in TABLE( ), whose names the planner of windows knows, and of the clock of a join.
     windows: Vec<*const Expr>,
 }
 
@@ -46,6 +46,13 @@ const ONE_STREAM: &str = "a query reads one stream, table, view or UNION ALL of 
 
 fn not_yet(what: &str, place: Option<Place>) -> Fault {
     Fault::new(format!("{what}: {NOT_YET}")).at(place)
+}
+
+fn latest(time: &Expr) -> Fault {
+    Fault::new("PROCTIME() gives another result in a replay").at(Place::of(time.span())).hint(
+        "join the version that held at the row's event time: FOR SYSTEM_TIME AS OF s.time; the latest version needs \
+         SET 'nondeterministic' = 'true'",
+    )
 }
 
 impl Visitor for Walk<'_> {
@@ -69,6 +76,13 @@ impl Visitor for Walk<'_> {
                 }
             }
             TableFactor::Table { args: Some(args), .. } => &args.args,
+            TableFactor::Table { version: Some(TableVersion::ForSystemTimeAsOf(time)), .. } if super::join::is_now(time) => {
+                if !self.allow_nondeterministic {
+                    return ControlFlow::Break(latest(time));
+                }
+                self.windows.push(std::ptr::from_ref(time));
+                return flow(check_factor(factor));
+            }
             _ => return flow(check_factor(factor)),
         };
         for arg in args {

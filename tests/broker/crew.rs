@@ -1,7 +1,8 @@
 //! Three processes of one pipeline with a join and shuffles, killed, stopped, joined and frozen while producers write: what they published
-//! equals a backfill of the same range, and, where a model needs no decisions, the model. `TEST_CREW_SECONDS` for longer runs.
+//! equals the model and a backfill of the same range. `TEST_CREW=50,20,5,2` for a longer run: so many kills, stops, freezes past the
+//! timeouts, and crashes of the broker.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,12 +13,63 @@ use tidemill::codec::partition::murmur2;
 use tidemill::contract::{AvroSchema, SchemaId};
 use tidemill::record::{Outgoing, Topic};
 
+use crate::join;
 use crate::pair::SHORT;
 use crate::program::{Process, Site};
 use crate::shop::{self, PARTITIONS, Shop, Writing};
 use crate::world::{World, avro, seed, wait_until};
 
-const SECONDS: u64 = 30;
+/// How often which disturbance has to have happened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Quota {
+    kills: usize,
+    stops: usize,
+    /// Past session and transaction.
+    freezes: usize,
+    broker: usize,
+}
+
+const QUOTA: Quota = Quota { kills: 8, stops: 4, freezes: 2, broker: 0 };
+
+impl Quota {
+    fn wanted() -> Quota {
+        let Ok(text) = std::env::var("TEST_CREW") else { return QUOTA };
+        let numbers: Vec<usize> = text.split(',').map(|n| n.parse().expect("TEST_CREW=kills,stops,freezes,broker")).collect();
+        let [kills, stops, freezes, broker] = numbers[..] else { panic!("TEST_CREW=kills,stops,freezes,broker") };
+        Quota { kills, stops, freezes, broker }
+    }
+
+    /// One that has not happened often enough.
+    fn pick(&mut self, random: &mut StdRng) -> Option<Disturbance> {
+        let left = [
+            (Disturbance::Kill, &mut self.kills),
+            (Disturbance::Stop, &mut self.stops),
+            (Disturbance::Freeze, &mut self.freezes),
+            (Disturbance::Broker, &mut self.broker),
+        ];
+        let all: usize = left.iter().map(|(_, count)| **count).sum();
+        let mut at = if all == 0 { return None } else { random.random_range(0..all) };
+        for (disturbance, count) in left {
+            if at < *count {
+                *count -= 1;
+                return Some(disturbance);
+            }
+            at -= *count;
+        }
+        None
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Disturbance {
+    Kill,
+    /// Gone for a while: the others take over. It joins again later.
+    Stop,
+    Freeze,
+    /// The broker dies and is started again.
+    Broker,
+}
+
 const RATE: usize = 600;
 const PROCESSES: usize = 3;
 
@@ -102,8 +154,9 @@ fn folded(world: &World, topic: &Topic, upsert: bool) -> BTreeMap<String, i64> {
 
 /// `more` is added to every process's settings.
 fn run(what: &str, more: &str) {
-    let Some(world) = World::shared(what) else { return };
-    let seconds = std::env::var("TEST_CREW_SECONDS").map_or(SECONDS, |text| text.parse().expect("a number of seconds"));
+    let quota = Quota::wanted();
+    let world = if quota.broker > 0 { World::own(what) } else { World::shared(what) };
+    let Some(world) = world else { return };
     let seed = seed();
     let mut random = StdRng::seed_from_u64(seed);
     let orders = Shop::open(&world);
@@ -118,35 +171,48 @@ fn run(what: &str, more: &str) {
     let mut processes: Vec<Option<Process>> = (0..PROCESSES).map(start).collect();
     let group = world.group(1);
     wait_until("they commit", Duration::from_secs(90), || world.progress(&group, &shop.orders) > 0);
-    let (began, mut kills, mut stops, mut freezes) = (Instant::now(), 0, 0, 0);
-    while began.elapsed() < Duration::from_secs(seconds) {
+    let began = Instant::now();
+    let mut left = quota;
+    while let Some(disturbance) = left.pick(&mut random) {
         std::thread::sleep(Duration::from_millis(random.random_range(200..2_500)));
         customers.write(&world, &mut random, 5);
         for (at, process) in processes.iter_mut().enumerate() {
-            let Some(running) = process else { continue };
+            let Some(running) = process else {
+                // One that was stopped joins again sooner or later.
+                *process = if random.random_bool(0.5) { start(at) } else { None };
+                continue;
+            };
             if !running.is_running() {
-                // A machine too busy for its registry: a start is refused then, and tried again.
-                assert!(running.said().contains("no answer in time"), "it ended by itself:\n{}", running.said());
+                // A machine too busy for its registry, or a broker that is not back yet: a start is refused then, and tried again.
+                let said = running.said();
+                assert!(said.contains("no answer") || said.contains("no broker"), "it ended by itself:\n{said}");
                 *process = start(at);
             }
         }
         let at = random.random_range(0..PROCESSES);
-        match (processes[at].take(), random.random_range(0..10)) {
-            (None, _) => processes[at] = start(at),
-            (Some(process), 0..5) => {
-                kills += 1;
+        if let Disturbance::Broker = disturbance {
+            world.broker.stop_broker();
+            std::thread::sleep(Duration::from_millis(random.random_range(0..5_000)));
+            world.broker.start_broker();
+            continue;
+        }
+        let mut process = match processes[at].take() {
+            Some(process) => process,
+            None => start(at).expect("it is started"),
+        };
+        match disturbance {
+            Disturbance::Kill | Disturbance::Broker => {
                 process.kill();
                 processes[at] = start(at);
             }
-            // Gone for a while: the others take over.
-            (Some(process), 5..8) => {
-                stops += 1;
+            Disturbance::Stop => {
+                // One that has just been started takes no signals yet.
+                process.wait_for("generation 1");
                 assert_eq!(process.terminate(), 0, "SIGTERM ends with exit code 0");
             }
-            (Some(process), _) => {
-                freezes += 1;
+            Disturbance::Freeze => {
                 process.signal("STOP");
-                std::thread::sleep(Duration::from_millis(random.random_range(1_000..8_000)));
+                std::thread::sleep(Duration::from_millis(random.random_range(6_000..9_000)));
                 process.signal("CONT");
                 processes[at] = Some(process);
             }
@@ -158,7 +224,7 @@ fn run(what: &str, more: &str) {
             *process = start(at);
         }
     }
-    wait_until("they catch up", Duration::from_secs(120), || world.caught_up(&shop.orders) && world.caught_up(&customers.topic));
+    wait_until("they catch up", Duration::from_secs(180), || world.caught_up(&shop.orders) && world.caught_up(&customers.topic));
     for process in processes.iter_mut() {
         assert_eq!(process.take().expect("it runs").terminate(), 0);
     }
@@ -173,23 +239,23 @@ fn run(what: &str, more: &str) {
         assert!(!live.is_empty(), "nothing was written to {sink}");
         assert_eq!(live, shadow, "{sink}: only live {:?}, only in the backfill {:?}", only(&live, &shadow), only(&shadow, &live));
     }
-    let expected: BTreeSet<String> = amounts(&world, &shop);
-    let actual: BTreeSet<String> = folded(&world, &world.topic("by_amount"), true).into_keys().collect();
-    assert_eq!(actual, expected, "counts by amount are those of the model");
-    eprintln!("{what}: {written} records, {kills} kills, {stops} stops, {freezes} freezes in {:.0?}", began.elapsed());
-}
-
-/// Orders by amount, counted from the input.
-fn amounts(world: &World, shop: &Shop) -> BTreeSet<String> {
-    let mut schemas = BTreeMap::new();
-    let mut counts: BTreeMap<i64, i64> = BTreeMap::new();
-    for row in world.read(&shop.orders) {
-        let order = row.bytes.as_deref().and_then(|bytes| shop::decode(world, &mut schemas, bytes));
-        if let Some((_, _, amount, _)) = order.filter(|(_, _, amount, _)| *amount >= 0) {
-            *counts.entry(amount).or_default() += 1;
-        }
+    let model = join::model(&world, &shop, &customers.topic);
+    for (sink, expected) in [("enriched", &model.enriched), ("by_country", &model.by_country), ("by_amount", &model.by_amount)] {
+        let upsert = SINKS.iter().any(|(name, upsert)| *name == sink && *upsert);
+        let actual = folded(&world, &world.topic(sink), upsert);
+        let only = |a: &BTreeMap<String, i64>, b: &BTreeMap<String, i64>| -> Vec<String> {
+            a.iter().filter(|(row, n)| b.get(*row) != Some(n)).map(|(row, n)| format!("{row} x{n}")).take(5).collect()
+        };
+        let (found, missed) = (only(&actual, expected), only(expected, &actual));
+        assert!(found.is_empty() && missed.is_empty(), "{sink}: not in the model {found:?}, only in the model {missed:?}");
     }
-    counts.into_iter().map(|(amount, orders)| json!({"amount": amount, "orders": orders}).to_string()).collect()
+    eprintln!(
+        "{what}: {written} records, {quota:?} in {:.0?}; {} joined rows, {} windows, {} decisions",
+        began.elapsed(),
+        model.enriched.values().sum::<i64>(),
+        model.by_country.len(),
+        model.decisions
+    );
 }
 
 #[test]

@@ -277,25 +277,31 @@ pub fn actual(world: &World, job: Option<&str>, generation: i64) -> Tables {
         None => world.topic(sink),
         Some(job) => Topic::new(format!("tidemill.{}.{job}.{sink}", world.name)),
     };
+    actual_of(world, &world.name, |sink| vec![topic(sink)], generation)
+}
+
+/// The same of any pipeline, whose sinks' rows may be in several topics, one after the other.
+pub fn actual_of(world: &World, pipeline: &str, topics: impl Fn(&str) -> Vec<Topic>, generation: i64) -> Tables {
+    let read = |sink: &str| topics(sink).iter().flat_map(|topic| world.read_if_there(topic)).collect::<Vec<Row>>();
     let mut schemas = BTreeMap::new();
     let mut tables = Tables::default();
-    for row in world.read(&topic("sold")) {
+    for row in read("sold") {
         let value = world.value(&mut schemas, row.bytes.as_deref().unwrap());
         let order = (number(&value["order_id"]), text(&value["customer_id"]), number(&value["amount"]));
         *tables.sold.entry(order).or_default() += 1;
     }
-    for row in world.read(&topic("revenue")) {
+    for row in read("revenue") {
         let value = world.value(&mut schemas, row.bytes.as_deref().expect("no window is withdrawn"));
         let key = (millis(&value["window_start"]), text(&value["customer_id"]));
         tables.revenue.entry(key).or_default().push((number(&value["revenue"]), number(&value["orders"])));
     }
-    for row in world.read(&topic("totals")) {
+    for row in read("totals") {
         let value = world.value(&mut schemas, row.bytes.as_deref().expect("no total is withdrawn"));
         assert_eq!(row.key_text(), text(&value["customer_id"]), "key and value");
         tables.totals.insert(row.key_text(), (number(&value["total"]), number(&value["orders"])));
     }
     let letters = |what: &str| {
-        let topic = Topic::new(format!("tidemill.{}.{what}", world.name));
+        let topic = Topic::new(format!("tidemill.{pipeline}.{what}"));
         let of_generation = |row: &Row| row.number("tidemill.generation") == generation;
         let place = |row: &Row| (row.number("tidemill.partition"), row.number("tidemill.offset"));
         let mut places: Vec<(i64, i64)> =
@@ -323,7 +329,7 @@ pub fn assert_equal(actual: &Tables, expected: &Tables) {
 }
 
 #[track_caller]
-fn differences<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
+pub fn differences<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
     table: &str,
     actual: &BTreeMap<K, V>,
     expected: &BTreeMap<K, V>,

@@ -137,6 +137,11 @@ impl World {
 
     /// What a `read_committed` reader sees, in the order of each partition.
     pub fn read(&self, topic: &Topic) -> Vec<Row> {
+        self.read_with_times(topic).into_iter().map(|(row, _)| row).collect()
+    }
+
+    /// The same with the records' timestamps in milliseconds.
+    pub fn read_with_times(&self, topic: &Topic) -> Vec<(Row, i64)> {
         let partitions = self.partitions(topic);
         let start = self.log.start_offsets(&partitions).unwrap();
         let to = self.log.end_offsets(&partitions, Isolation::Committed).unwrap();
@@ -148,13 +153,14 @@ impl World {
             for chunk in reader.poll(Duration::from_millis(100), 10_000).unwrap() {
                 for at in 0..chunk.len() {
                     if chunk.offsets[at].0 < to[&chunk.partition].0 {
-                        rows.push(Row {
+                        let row = Row {
                             partition: chunk.partition.partition.0,
                             offset: chunk.offsets[at].0,
                             key: chunk.keys.get(at).map(<[u8]>::to_vec),
                             bytes: chunk.values.get(at).map(<[u8]>::to_vec),
                             headers: chunk.row_headers(at).to_vec(),
-                        });
+                        };
+                        rows.push((row, chunk.timestamps[at]));
                     }
                 }
             }

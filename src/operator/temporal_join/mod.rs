@@ -4,6 +4,9 @@
 //! as long as a row can still join them. The operator's edge is the lower of both inputs' watermarks, so "below the edge" says both.
 //! A version that has not arrived yet is at or above the edge, hence above every row that is released.
 //!
+//! A join with the *latest* version (`AS OF PROCTIME()`) waits for nothing: a row meets the version that its task has read last, so its
+//! result depends on how the inputs interleave. The pipeline has to say that it wants that.
+//!
 //! Invariant: nothing below the edge waits, and what a row joins does not depend on how the inputs interleave.
 
 mod buffer;
@@ -45,7 +48,8 @@ pub struct TemporalJoinSpec {
     /// Columns of `right` that the output has.
     pub right_columns: Vec<usize>,
     pub kind: JoinKind,
-    pub before_first: BeforeFirst,
+    /// The version that counts.
+    pub meets: Meets,
     /// Over `schema`: what ON says beside the keys. A row for which it is not true is joined by nothing.
     pub filter: Option<Arc<dyn PhysicalExpr>>,
     /// Whether rows of different origins have to come out in one order. A batch has one origin, so where their times interleave this
@@ -53,6 +57,15 @@ pub struct TemporalJoinSpec {
     pub ordered: bool,
     /// Columns of `left`, then `right_columns` (nullable in a left join).
     pub schema: SchemaRef,
+}
+
+/// The version that a row meets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Meets {
+    /// The one that held at the row's time.
+    AsOf(BeforeFirst),
+    /// The last one that was read before the row.
+    Latest,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -113,7 +126,7 @@ impl TemporalJoin {
             positioned: position::schema(&spec.left),
             buffer: Buffer::new(&spec.left).map_err(|e| e.context("JOIN"))?,
             state: state::schema(&spec, &kept),
-            versions: Versions::new(shape, kept, spec.before_first == BeforeFirst::FirstKnown),
+            versions: Versions::new(shape, kept, spec.meets == Meets::AsOf(BeforeFirst::FirstKnown)),
             spec,
             edge: Watermark::MIN,
             kept_edge: Watermark::MIN,
@@ -146,7 +159,7 @@ impl Operator for TemporalJoin {
             for part in rows.chunks(JOINED_ROWS) {
                 self.join(part, out)?;
             }
-            self.versions.prune(edge);
+            self.versions.prune(self.over());
         }
         Ok(self.edge)
     }
@@ -161,7 +174,8 @@ impl TemporalJoin {
         if batch.weights.as_ref().is_some_and(|weights| weights.values().iter().any(|w| *w < 0)) {
             return Err(Error::failed("rows are taken back from the stream of a join AS OF"));
         }
-        let mut batch = self.in_time(batch, out)?;
+        let latest = self.spec.meets == Meets::Latest;
+        let mut batch = if latest { batch } else { self.in_time(batch, out)? };
         // A key that can't be computed rejects its row now, while the record is at hand. Plain columns can't fail.
         if columns_only(&self.spec.left_keys).is_none() {
             let found = isolate(&batch.rows, |rows: &RecordBatch| self.left_keys(rows))?;
@@ -171,6 +185,10 @@ impl TemporalJoin {
             }
         }
         let Some(first) = batch.event_times.values().iter().min() else { return Ok(()) };
+        if latest {
+            let positions = Positions::of(&position::attach(&batch, &self.positioned)?);
+            return self.emit(batch.rows, positions, out);
+        }
         self.assert_ahead("a row that is not late", *first);
         self.buffer.push(&batch, &self.positioned)
     }
@@ -209,8 +227,13 @@ impl TemporalJoin {
         let rows = record_batch(self.versions.held.schema(), columns, batch.num_rows());
         self.versions.push(batch, &keys, rows.map_err(|e| broken("versions", e))?)?;
         // A version at the edge itself takes the place of the one before it at once.
-        self.versions.prune(self.edge);
+        self.versions.prune(self.over());
         Ok(())
+    }
+
+    /// Up to here a version is over once there is a later one.
+    fn over(&self) -> Watermark {
+        if self.spec.meets == Meets::Latest { Watermark::MAX } else { self.edge }
     }
 
     fn assert_ahead(&self, what: &str, first: i64) {
@@ -235,7 +258,8 @@ impl TemporalJoin {
                 return None;
             }
             let key = self.versions.keys.find(&encoded, row)?;
-            self.versions.at(key, positions.event_times.value(row))
+            let time = if self.spec.meets == Meets::Latest { i64::MAX } else { positions.event_times.value(row) };
+            self.versions.at(key, time)
         };
         Ok((0..left.num_rows()).map(found).collect())
     }
@@ -245,9 +269,13 @@ impl TemporalJoin {
         let held = self.buffer.held.take(rows)?;
         let positions = self.buffer.positions(&held);
         let left = record_batch(&self.spec.left, held.columns()[..self.spec.left.fields().len()].to_vec(), rows.len());
-        let left = left.map_err(|e| broken("the rows of a join", e))?;
+        self.emit(left.map_err(|e| broken("the rows of a join", e))?, positions, out)
+    }
+
+    /// Left rows with what they join.
+    fn emit(&self, left: RecordBatch, positions: Positions, out: &mut Output) -> Result<()> {
         let mut found = self.found(&left, &positions)?;
-        let mut keep = vec![true; rows.len()];
+        let mut keep = vec![true; left.num_rows()];
         if let Some(filter) = &self.spec.filter {
             self.filter(filter, &left, &positions, &mut found, &mut keep, out)?;
         }

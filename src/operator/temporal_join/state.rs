@@ -239,7 +239,7 @@ impl Store for TemporalJoin {
     fn expire(&mut self, edge: Watermark) {
         self.edge = self.edge.max(edge);
         self.buffer.expire(self.edge);
-        self.versions.prune(self.edge);
+        self.versions.prune(self.over());
         self.keep();
     }
 

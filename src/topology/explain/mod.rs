@@ -13,7 +13,7 @@ use super::{Node, Operation, Source, SubTopology, Topology};
 use crate::operator::aggregate::{AggregateSpec, Function, Group, Phase};
 use crate::operator::exchange::MAX_PARTITIONS;
 use crate::operator::ingest::OnViolation;
-use crate::operator::temporal_join::{BeforeFirst, JoinKind};
+use crate::operator::temporal_join::{BeforeFirst, JoinKind, Meets};
 
 pub use json::explain_json;
 pub use text::explain;
@@ -120,11 +120,12 @@ fn describe(topology: &Topology, node: &Node) -> String {
                 JoinKind::Left => "left join",
             };
             let filter = spec.filter.as_ref().map_or(String::new(), |filter| format!(" AND {filter}"));
-            let first = match spec.before_first {
-                BeforeFirst::None => "",
-                BeforeFirst::FirstKnown => ", before the first version: the first",
+            let (version, first) = match spec.meets {
+                Meets::AsOf(BeforeFirst::None) => ("as of the row's time", ""),
+                Meets::AsOf(BeforeFirst::FirstKnown) => ("as of the row's time", ", before the first version: the first"),
+                Meets::Latest => ("with the latest version", ", which a replay may see otherwise"),
             };
-            format!("{kind} as of the row's time on {}{filter}{first}", keys.join(" AND "))
+            format!("{kind} {version} on {}{filter}{first}", keys.join(" AND "))
         }
         Operation::Materialize(spec) => {
             let keys: Vec<&str> = spec.key_columns.iter().map(|c| node.schema.field(*c).name().as_str()).collect();
