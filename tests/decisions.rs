@@ -8,6 +8,7 @@ use tidemill::cli::test::world::{Tables, World};
 use tidemill::job::backfill::{self, Request};
 use tidemill::job::live;
 use tidemill::job::promote::{Promotion, Which};
+use tidemill::log::{Isolation, Log};
 use tidemill::record::Topic;
 use tidemill::task::decision;
 use tidemill::task::run::{Run, Step, Worker};
@@ -73,4 +74,33 @@ fn a_raise_made_live_is_followed_by_a_backfill() {
     let refused = Promotion::open(&world.site, &case.topology, &Which::Job("without".into()), "00000000").err();
     let refused = refused.expect("it can't become live").to_string();
     assert!(refused.contains("--ignore-decisions"), "{refused}");
+}
+
+/// The default of 30 s, on the clock of the log: nobody waits for it.
+#[test]
+fn a_partition_is_raised_when_it_has_been_quiet_for_idle_after_and_not_before() {
+    let case = case();
+    let world = World::new(&case).expect("a world");
+    let run = live::prepare(&world.site, &case.topology, None, false).expect("a live run").run;
+    let (idle_after, group, decisions) =
+        (run.idle_after.expect("live runs have one"), run.plan.names.group(), run.plan.names.decisions());
+    assert_eq!(idle_after, Duration::from_secs(30));
+    world.append_all(&case).expect("the records");
+    let sources = run.plan.source_partitions().collect::<Vec<_>>();
+    let mut live = worker(&world, run);
+    settle(&mut live);
+    let ends = world.log.end_offsets(&sources, Isolation::Committed).expect("ends");
+    let committed = world.log.committed(&group, &sources).expect("offsets");
+    assert!(ends.iter().all(|(partition, end)| committed.get(partition).is_none_or(|at| at.next == *end)), "all is read");
+    let clock = world.log.clock();
+    let quiet_since = clock.now();
+    let made = |log: &dyn Log| decision::read(log, &decisions).expect("the decisions").len();
+    while clock.since(quiet_since) < idle_after - Duration::from_secs(2) {
+        live.step(Duration::from_millis(100)).expect("a step");
+    }
+    assert_eq!(made(&world.log), 0, "nothing has been quiet for {idle_after:?}");
+    while clock.since(quiet_since) < idle_after + Duration::from_secs(2) {
+        live.step(Duration::from_millis(100)).expect("a step");
+    }
+    assert!(made(&world.log) > 0, "a partition has been quiet for {idle_after:?}");
 }

@@ -16,7 +16,16 @@ struct World {
 }
 
 fn world(partitions: i32) -> World {
-    let (log, topic) = (EmbeddedLog::new(), Topic::new("t"));
+    world_on(EmbeddedLog::new(), partitions)
+}
+
+/// Time passes when somebody waits.
+fn simulated(partitions: i32) -> World {
+    world_on(EmbeddedLog::on(Clock::simulated(1)), partitions)
+}
+
+fn world_on(log: EmbeddedLog, partitions: i32) -> World {
+    let topic = Topic::new("t");
     let new = NewTopic { topic: topic.clone(), partitions, replication: 1, config: BTreeMap::new() };
     log.create_topics(&[new]).unwrap();
     World { log, topic }
@@ -202,5 +211,99 @@ fn interleaving_follows_its_seed() {
         }
         assert!(!orders.contains(&seen), "seed {seed} is another order");
         orders.push(seen);
+    }
+}
+
+#[test]
+fn a_poll_on_a_simulated_clock_takes_no_time() {
+    let (world, began) = (simulated(1), std::time::Instant::now());
+    let mut member = world.member();
+    member.poll(NOW, 1).unwrap();
+    assert!(matches!(member.poll(Duration::from_secs(3_600), 1).unwrap(), Polled::Idle));
+    assert_eq!(world.log.clock().now().as_duration(), Duration::from_secs(3_600));
+    assert!(began.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_transaction_that_is_open_for_too_long_is_aborted_by_the_clock() {
+    let world = simulated(1);
+    let mut producer = world.producer();
+    world.send(&mut *producer, "in time");
+    world.log.clock().sleep(Duration::from_millis(999));
+    producer.commit(&CommittedOffsets::new(), None).unwrap();
+    world.send(&mut *producer, "too late");
+    world.log.clock().sleep(Duration::from_millis(1_000));
+    assert_eq!(producer.commit(&CommittedOffsets::new(), None).unwrap_err().kind, Kind::Fenced);
+    assert_eq!(world.values(), ["in time"]);
+}
+
+/// Partitions and offsets learn of a commit at times of their own; who opens the same id next finds all of it done.
+#[test]
+fn slow_markers_arrive_one_after_the_other_or_with_the_next_transaction() {
+    for goes_on in [false, true] {
+        let world = simulated(1);
+        let (mut member, mut producer) = (world.member(), world.producer());
+        member.poll(NOW, 1).unwrap();
+        world.log.faults().fail_commit(0, CommitFault::SlowMarkers(1));
+        world.send(&mut *producer, "slow");
+        world.commit(&mut *producer, &*member, 1).unwrap();
+        assert_eq!(world.values(), Vec::<String>::new(), "the last stable offset waits for the marker");
+        let only = [world.topic.partition(0)];
+        assert_eq!(world.log.end_offsets(&only, Isolation::Uncommitted).unwrap()[&only[0]].0, 1);
+        match goes_on {
+            true => producer.begin().unwrap(),
+            false => world.log.clock().sleep(Duration::from_secs(3)),
+        }
+        assert_eq!((world.values(), world.committed()), (vec!["slow".to_owned()], Some(1)));
+    }
+}
+
+#[test]
+fn a_held_partition_delivers_later_than_the_others() {
+    let world = simulated(2);
+    for partition in 0..2 {
+        world.log.append(&world.topic, partition, 1, None, Some(b"x"), Vec::new()).unwrap();
+    }
+    world.log.faults().hold(&world.topic.partition(0), Duration::from_secs(2));
+    let all = crate::log::partitions_of(&world.topic, 2);
+    let mut reader = world.log.reader(Isolation::Committed, &world.log.start_offsets(&all).unwrap()).unwrap();
+    let mut polled = || {
+        let chunks = reader.poll(Duration::from_secs(5), 10).unwrap();
+        (chunks[0].partition.partition.0, world.log.clock().now().as_duration().as_secs())
+    };
+    assert_eq!(polled(), (1, 0));
+    assert_eq!(polled(), (0, 2), "the wait ends when it is let go");
+}
+
+#[test]
+fn an_expelled_member_loses_what_the_others_get() {
+    let world = simulated(2);
+    let (mut sleeper, mut other) = (world.member(), world.member());
+    let all = |polled: Polled| match polled {
+        Polled::Assigned(all) | Polled::Revoked(all) | Polled::Lost(all) => all,
+        other => panic!("{other:?}"),
+    };
+    let had = all(sleeper.poll(NOW, 1).unwrap());
+    world.log.expel(&sleeper.group_metadata());
+    let taken: usize = (0..2).map(|_| if let Polled::Assigned(all) = other.poll(NOW, 1).unwrap() { all.len() } else { 0 }).sum();
+    assert_eq!(taken, 2);
+    assert_eq!(all(sleeper.poll(NOW, 1).unwrap()), had);
+}
+
+/// The eager protocol: everybody gives everything back, and only then it is dealt out.
+#[test]
+fn an_eager_rebalance_takes_everything_first() {
+    let world = simulated(2);
+    world.log.rebalance_eagerly();
+    let mut first = world.member();
+    assert!(matches!(first.poll(NOW, 1).unwrap(), Polled::Assigned(all) if all.len() == 2));
+    let mut second = world.member();
+    assert!(matches!(second.poll(NOW, 1).unwrap(), Polled::Idle));
+    let Polled::Revoked(all) = first.poll(NOW, 1).unwrap() else { panic!("it is taken away") };
+    assert_eq!(all.len(), 2, "even what it will have again");
+    assert!(matches!(second.poll(NOW, 1).unwrap(), Polled::Idle), "it waits for the other's answer");
+    first.release(&all).unwrap();
+    for member in [&mut first, &mut second] {
+        assert!(matches!(member.poll(NOW, 1).unwrap(), Polled::Assigned(one) if one.len() == 1));
     }
 }

@@ -24,7 +24,6 @@ pub(super) struct Phase {
     pub registry: Arc<dyn Registry>,
     pub settings: Settings,
     pub group: String,
-    #[allow(clippy::type_complexity)]
     pub run: Box<dyn Fn(&Site) -> Result<Run> + Send + Sync>,
     pub static_members: bool,
     /// Whether processes leave in mid-run, to come back later.
@@ -45,6 +44,7 @@ pub(super) enum Slot {
     Left,
 }
 
+const LOCK_TRIES: u32 = 1_000;
 /// Asked for a decision, a worker that has not committed it after so long is asked again.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 
@@ -229,6 +229,20 @@ impl Storm {
 }
 
 impl Phase {
+    /// A killed process lets go of its files at once. Here sled's threads may hold them for a moment longer; the state is opened before
+    /// anything else, so nobody sees that it is tried again.
+    fn unlocked(&self, open: impl Fn() -> Result<Worker>) -> Result<Worker> {
+        for _ in 0..LOCK_TRIES {
+            match open() {
+                Err(error) if self.state.is_some() && error.message.contains("could not acquire lock") => {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
+                result => return result,
+            }
+        }
+        open()
+    }
+
     fn open(&self, number: usize) -> Result<Worker> {
         let process = Process { storm: self.storm.clone(), number };
         let site = Site { log: Arc::new(process.clone()), registry: self.registry.clone(), settings: self.settings.clone() };
@@ -237,7 +251,7 @@ impl Phase {
         run.static_member = self.static_members;
         run.state = self.state.as_ref().map(|folder| folder.of(number));
         run.checkpoint_interval = self.checkpoint_interval;
-        let mut worker = Worker::open(site.log.clone(), site.registry.clone(), run)?;
+        let mut worker = self.unlocked(|| Worker::open(site.log.clone(), site.registry.clone(), run.clone()))?;
         worker.observe(Box::new(process));
         Ok(worker)
     }

@@ -25,15 +25,19 @@ use rand::{Rng, SeedableRng};
 
 use crate::cli::test::case::Case;
 use crate::cli::test::chaos::crew::{Folder, Phase, Slot};
+use crate::cli::test::chaos::process::Process;
 use crate::cli::test::chaos::storm::Storm;
 use crate::cli::test::chaos::tide::Tide;
 use crate::cli::test::world::{Tables, World};
 use crate::error::{Error, Result};
+use crate::job::backfill::{self, Request};
+use crate::job::bounds::Bound;
 use crate::job::{Settings, Site, live};
 use crate::record::Topic;
 use crate::task::core::Cadence;
 use crate::task::decision::{self, Decision};
 use crate::task::names::Names;
+use crate::task::plan::TaskId;
 use crate::task::restore::{self, Sources};
 use crate::task::run::Run;
 use crate::task::watch::Watch;
@@ -60,8 +64,12 @@ pub fn run(case: &Case, seed: u64, decisions: &[Decision]) -> Outcome {
     };
     world.log.interleave(seed.wrapping_add(1));
     let mut plan = Plan::draw(seed);
-    let on_the_way = if plan.decides { decisions } else { &[] };
-    let storm = Storm::new(world.log.clone(), seed, plan.processes, Tide::new(case, on_the_way));
+    let tide = match (plan.backfills, plan.decides) {
+        (true, _) => Tide::default(),
+        (false, true) => Tide::new(case, decisions),
+        (false, false) => Tide::new(case, &[]),
+    };
+    let storm = Storm::new(world.log.clone(), seed, plan.processes, tide);
     let odds = storm.inner().odds;
     storm.note(None, format!("seed {seed}: {plan:?}, {odds:?}"));
     if plan.eager {
@@ -78,6 +86,8 @@ pub fn run(case: &Case, seed: u64, decisions: &[Decision]) -> Outcome {
 /// What a seed makes of a run before it begins.
 #[derive(Debug)]
 struct Plan {
+    /// A bounded job over the whole range; else live, and then to the end.
+    backfills: bool,
     processes: usize,
     /// Every rebalance takes everything first.
     eager: bool,
@@ -97,6 +107,7 @@ impl Plan {
         let interval_ms = [20, 100, 1_000, 5_000][dice.random_range(0..4)];
         let cadence = Cadence { max_records: dice.random_range(1..=8), ..Cadence::live(interval_ms) };
         Plan {
+            backfills: dice.random_bool(0.25),
             processes: dice.random_range(1..=4),
             eager: dice.random_bool(0.3),
             static_members: dice.random_bool(0.3),
@@ -108,44 +119,74 @@ impl Plan {
     }
 }
 
+/// What a process runs, planned anew in each of its lives.
+type Runs = Box<dyn Fn(&Site) -> Result<Run> + Send + Sync>;
+
 fn through(case: &Case, world: &World, storm: &Arc<Storm>, plan: &mut Plan, decisions: &[Decision]) -> Result<Tables> {
-    let names = Names::new(&world.site.settings.name_prefix, &case.topology.pipeline, 1)?;
-    let folder = |plan: &Plan| plan.checkpoints.map(|_| Folder::new()).transpose();
+    if plan.backfills {
+        return backfilled(case, world, storm, plan, decisions);
+    }
+    let group = Names::new(&world.site.settings.name_prefix, &case.topology.pipeline, 1)?.group();
     let known = (!plan.decides).then(|| decisions.to_vec());
-    let settings = world.site.settings.clone();
-    let phase = |plan: &Plan, state: Option<Folder>, ends: bool, run: Box<dyn Fn(&Site) -> Result<Run> + Send + Sync>| Phase {
-        storm: storm.clone(),
-        registry: Arc::new(world.registry.clone()),
-        settings: Settings { max_poll_records: 1_000, ..settings.clone() },
-        group: names.group(),
-        run,
-        static_members: plan.static_members,
-        leavers: !ends,
-        state,
-        checkpoint_interval: Duration::from_millis(plan.checkpoints.unwrap_or_default()),
-    };
-    let live = runs(case, plan.cadence, known.clone(), None);
-    let state = folder(plan)?;
-    go(storm, plan, phase(plan, state, false, live), |storm| storm.inner().tide.is_empty())?;
+    let live = phase(world, storm, plan, &group, false, runs(case, plan.cadence, known.clone(), None))?;
+    go(storm, plan, live, |storm| storm.inner().tide.is_empty())?;
     part(storm, plan);
-    let last = runs(case, plan.cadence, known, Some(case.finish));
-    let state = folder(plan)?;
-    let left = |storm: &Storm| storm.slots().iter().all(|slot| matches!(slot, Slot::Left));
-    go(storm, plan, phase(plan, state, true, last), left)?;
+    let last = phase(world, storm, plan, &group, true, runs(case, plan.cadence, known, Some(case.finish)))?;
+    go(storm, plan, last, all_left)?;
     storm.clock.sleep(SETTLES);
     storm.clear_up();
-    check(case, world, storm, plan, &names, decisions)?;
+    check(case, world, storm, &runs(case, plan.cadence, None, None)(&world.site)?)?;
+    if plan.decides {
+        check_decisions(world, &case.topology.pipeline, decisions)?;
+    }
     let sinks: Vec<Topic> = case.topology.sinks.iter().map(|sink| sink.topic.clone()).collect();
     world.tables(&case.topology, &sinks, 1)
 }
 
+/// The whole range by a job, into shadows.
+fn backfilled(case: &Case, world: &World, storm: &Arc<Storm>, plan: &mut Plan, decisions: &[Decision]) -> Result<Tables> {
+    world.append_all(case)?;
+    let request = Request { to: Bound::Latest, finish: case.finish, ..Request::resume("chaos") };
+    // No misfortune is left yet: it is planned in peace.
+    let site = Site { log: Arc::new(Process { storm: storm.clone(), number: 0 }), ..world.site.clone() };
+    let (planned, run) = backfill::prepare(&site, &case.topology, &request)?;
+    let (topology, decisions, cadence) = (case.topology.clone(), decisions.to_vec(), plan.cadence);
+    let job: Runs = Box::new(move |site| {
+        let (_, mut run) = backfill::prepare(site, &topology, &request)?;
+        run.decisions = decisions.clone();
+        run.raise_tables = false;
+        run.cadence = cadence;
+        Ok(run)
+    });
+    let job = phase(world, storm, plan, &run.plan.names.group(), true, job)?;
+    go(storm, plan, job, all_left)?;
+    storm.clock.sleep(SETTLES);
+    storm.clear_up();
+    check(case, world, storm, &run)?;
+    let shadows: Vec<Topic> = planned.outputs.iter().map(|(_, topic)| topic.clone()).collect();
+    world.tables(&case.topology, &shadows, planned.generation)
+}
+
+fn phase(world: &World, storm: &Arc<Storm>, plan: &Plan, group: &str, ends: bool, run: Runs) -> Result<Phase> {
+    Ok(Phase {
+        storm: storm.clone(),
+        registry: Arc::new(world.registry.clone()),
+        settings: Settings { max_poll_records: 1_000, ..world.site.settings.clone() },
+        group: group.to_owned(),
+        run,
+        static_members: plan.static_members,
+        leavers: !ends,
+        state: plan.checkpoints.map(|_| Folder::new()).transpose()?,
+        checkpoint_interval: Duration::from_millis(plan.checkpoints.unwrap_or_default()),
+    })
+}
+
+fn all_left(storm: &Storm) -> bool {
+    storm.slots().iter().all(|slot| matches!(slot, Slot::Left))
+}
+
 /// Live, or (`finish`) to the captured end. Without known decisions those that are recorded are followed.
-fn runs(
-    case: &Case,
-    cadence: Cadence,
-    known: Option<Vec<Decision>>,
-    finish: Option<bool>,
-) -> Box<dyn Fn(&Site) -> Result<Run> + Send + Sync> {
+fn runs(case: &Case, cadence: Cadence, known: Option<Vec<Decision>>, finish: Option<bool>) -> Runs {
     let topology = case.topology.clone();
     Box::new(move |site| {
         let mut run = live::prepare(site, &topology, None, finish.is_some())?.run;
@@ -195,7 +236,8 @@ fn part(storm: &Arc<Storm>, plan: &mut Plan) {
     }
 }
 
-fn check(case: &Case, world: &World, storm: &Storm, plan: &Plan, names: &Names, decisions: &[Decision]) -> Result<()> {
+/// What must hold whatever happened, once everything is decided.
+fn check(case: &Case, world: &World, storm: &Storm, run: &Run) -> Result<()> {
     let sources = case.topology.sources.iter().map(|source| source.topic.clone());
     let sources: BTreeSet<Topic> = sources.chain(case.inputs.iter().map(|input| input.place().0.clone())).collect();
     storm.books(|books| books.check(&world.log, &sources))?;
@@ -203,21 +245,24 @@ fn check(case: &Case, world: &World, storm: &Storm, plan: &Plan, names: &Names, 
     if !faults.is_empty() {
         return Err(Error::corrupt(faults.join("\n")));
     }
-    let run = runs(case, plan.cadence, None, None)(&world.site)?;
     for sub in 0..run.plan.subs().count() {
         for number in 0..run.plan.tasks(sub) {
-            let id = crate::task::plan::TaskId { sub, number };
-            let sources = Sources::of(&world.site.log, &run, None);
-            restore::restore(&run.plan, id, &sources, None, &Watch::default()).map_err(|e| e.context("restored in the end"))?;
+            let sources = Sources::of(&world.site.log, run, None);
+            let restored = restore::restore(&run.plan, TaskId { sub, number }, &sources, None, &Watch::default());
+            restored.map_err(|e| e.context("restored in the end"))?;
         }
     }
+    Ok(())
+}
+
+/// Those that were made are recorded; of several in one place the highest is all that matters.
+fn check_decisions(world: &World, pipeline: &str, decisions: &[Decision]) -> Result<()> {
+    let names = Names::new(&world.site.settings.name_prefix, pipeline, 1)?;
     let recorded = decision::read(&world.log, &names.decisions())?;
-    // Of several in one place the highest is all that matters.
     let covers = |recorded: &Decision, made: &Decision| {
         recorded.partition == made.partition && recorded.at == made.at && recorded.to >= made.to
     };
-    let missing = decisions.iter().find(|made| plan.decides && !recorded.iter().any(|recorded| covers(recorded, made)));
-    match missing {
+    match decisions.iter().find(|made| !recorded.iter().any(|recorded| covers(recorded, made))) {
         Some(missing) => Err(Error::corrupt(format!("the decision {missing:?} was made, but is not recorded"))),
         None => Ok(()),
     }

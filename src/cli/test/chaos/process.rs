@@ -97,7 +97,7 @@ impl Log for Process {
     }
 
     fn end_offsets(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<OffsetVector> {
-        self.call("end_offsets", Danger::Usual, |log| log.end_offsets(partitions, isolation))
+        self.call("end_offsets", Danger::Great, |log| log.end_offsets(partitions, isolation))
     }
 
     fn offsets_for_times(&self, partitions: &[TopicPartition], millis: i64) -> Result<OffsetVector> {
