@@ -11,7 +11,7 @@ use arrow::datatypes::{DataType, Schema, SchemaRef};
 use datafusion_expr::Operator as Op;
 use datafusion_functions_aggregate::bit_and_or_xor::bit_xor_udaf;
 use datafusion_physical_expr::aggregate::AggregateExprBuilder;
-use operator_support::changelog::{Changelog, spill};
+use operator_support::changelog::Changelog;
 use operator_support::*;
 use proptest::prelude::*;
 use tidemill::error::Kind;
@@ -212,12 +212,9 @@ impl Halves {
         own.map(|partition| self.now.watermarks[partition].current()).min().unwrap()
     }
 
-    fn commit(&mut self, slice: usize, spills: u8) {
+    fn commit(&mut self, slice: usize) {
         for (at, operator) in self.operators.iter_mut().enumerate() {
             self.changelogs[at].commit(operator, self.edges[at], slice);
-            if spills >> at & 1 == 1 {
-                spill(operator);
-            }
         }
         self.committed = (self.now.clone(), self.edges);
     }
@@ -265,8 +262,7 @@ fn whole(logs: &[Vec<Row>], retracts: bool) -> Told {
 enum Step {
     Push(usize, usize),
     Advance(usize),
-    /// Rows of the snapshots' slices; which of the operators spill then.
-    Commit(usize, u8),
+    Commit(usize),
     Fail,
     Crash(bool),
 }
@@ -275,7 +271,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0..3usize, 1..9usize).prop_map(|(partition, count)| Step::Push(partition, count)),
         5 => (0..2usize).prop_map(Step::Advance),
-        3 => (0..6usize, 0..16u8).prop_map(|(slice, spills)| Step::Commit(slice, spills)),
+        3 => (0..6usize).prop_map(Step::Commit),
         1 => Just(Step::Fail),
         1 => any::<bool>().prop_map(Step::Crash),
     ];
@@ -317,7 +313,7 @@ proptest! {
             match step {
                 Step::Push(partition, count) => halves.push(&logs, partition, count),
                 Step::Advance(task) => halves.advance(task, halves.edge(task)),
-                Step::Commit(slice, spills) => halves.commit(slice, spills),
+                Step::Commit(slice) => halves.commit(slice),
                 Step::Fail => halves.fail(),
                 Step::Crash(from_image) => halves.crash(from_image),
             }

@@ -29,7 +29,7 @@ const CUSTOMERS: [(&str, &str); 8] = [
     ("niklaus", "CH"),
 ];
 const PRODUCTS: [&str; 5] = ["flour", "bread", "rolls", "bran", "semolina"];
-const BATCH: usize = 1_000;
+const BATCH: usize = 5_000;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -55,6 +55,9 @@ pub struct Load {
     /// Orders per second; 0: as fast as it goes, with order times spread over the last hour
     #[arg(long, default_value_t = 0)]
     pub rate: u64,
+    /// So many customers, in turn, instead of the shop's eight: for state of any size
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub customers: Option<u64>,
     /// Of the random choices
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
@@ -76,7 +79,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let id = site.registry.register(&format!("{topic}-value"), &contract)?.id;
     let mut producer =
         site.log.producer(&ProducerSettings { transactional_id: None, transaction_timeout: Duration::from_secs(15) })?;
-    let mut shop = Shop { rng: StdRng::seed_from_u64(load.seed), contract, frame: wire::frame(id), partitions };
+    let (rng, customers) = (StdRng::seed_from_u64(load.seed), load.customers);
+    let mut shop = Shop { rng, contract, frame: wire::frame(id), partitions, customers };
     let mut sent = 0;
     while sent < load.count {
         let count = (load.count - sent).min(if load.rate == 0 { BATCH as u64 } else { load.rate.div_ceil(10) });
@@ -107,13 +111,19 @@ struct Shop {
     contract: AvroSchema,
     frame: [u8; wire::FRAME],
     partitions: i32,
+    customers: Option<u64>,
 }
+
+/// A prime: the numbers of customers come in no order, each once before one comes again.
+const STRIDE: u128 = 2_147_483_647;
 
 impl Shop {
     /// One in two hundred is some minutes late, one in three hundred has a negative amount, one in five hundred is cut off.
     fn order(&mut self, number: u64, now: i64, records: &mut Outgoing) -> Result<()> {
         let rng = &mut self.rng;
         let (customer, country) = CUSTOMERS[rng.random_range(0..CUSTOMERS.len())];
+        let numbered = self.customers.map(|all| format!("customer-{}", u128::from(number) * STRIDE % u128::from(all)));
+        let customer = numbered.as_deref().unwrap_or(customer);
         let late = if rng.random_ratio(1, 200) { rng.random_range(60_000..240_000) } else { 0 };
         let quantity = rng.random_range(1..10);
         let cents = i64::from(quantity) * rng.random_range(100..5_000);

@@ -10,6 +10,7 @@
 pub mod aggregate;
 pub mod assign;
 pub mod canonical;
+mod cold;
 pub mod consolidate;
 mod evaluate;
 pub mod exchange;

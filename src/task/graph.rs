@@ -317,9 +317,10 @@ impl Task {
     pub fn spill(&mut self, spills: &Arc<Spills>, least: usize) -> Result<usize> {
         let mut freed = 0;
         for (_, store) in self.stores() {
-            let rows = store.size() - store.spilled().size;
-            if rows > least && store.spill(spills)? {
-                freed += rows;
+            let rows = |store: &dyn Store| store.size().saturating_sub(store.spilled().size);
+            let before = rows(store);
+            if before > least && store.spill(spills)? {
+                freed += before.saturating_sub(rows(store));
             }
         }
         Ok(freed)

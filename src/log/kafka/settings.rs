@@ -62,17 +62,19 @@ const LIMITED: &[(&str, &[&str], &str)] = &[
 ];
 
 impl KafkaSettings {
-    /// Properties that keep a consumer's queues and a producer's within so many bytes each. They are never above what is set without them.
+    /// Properties that keep a consumer's queues and a producer's within so many bytes each: beside its bytes every message costs librdkafka
+    /// some hundred of its own, so their number is limited too. They are never above what is set without them.
     pub fn within(consumer: usize, producer: usize) -> BTreeMap<String, String> {
-        let kilobytes = |bytes: usize, most: usize| (bytes >> 10).clamp(1024, most);
-        let (queued, sent) = (kilobytes(consumer, 65_536), kilobytes(producer, 262_144));
-        // An answer that is under way takes memory beside the queue.
-        let fetched = (consumer / 2).clamp(1 << 20, 32 << 20);
+        let ample = consumer >= 64 << 20;
+        // An answer is queued whole.
+        let fetched = if ample { 32 << 20 } else { (consumer / 8).max(1 << 20) };
         let properties = [
-            ("queued.max.messages.kbytes", queued),
+            ("queued.max.messages.kbytes", (consumer >> 10).clamp(1024, 65_536)),
+            ("queued.min.messages", if ample { 100_000 } else { (consumer >> 10).max(1_000) }),
             ("fetch.max.bytes", fetched),
-            ("max.partition.fetch.bytes", (fetched / 4).clamp(1 << 20, 4 << 20)),
-            ("queue.buffering.max.kbytes", sent),
+            ("max.partition.fetch.bytes", fetched.min(4 << 20)),
+            ("queue.buffering.max.kbytes", (producer >> 10).clamp(1024, 262_144)),
+            ("queue.buffering.max.messages", (producer >> 8).clamp(10_000, 500_000)),
         ];
         properties.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect()
     }

@@ -12,6 +12,7 @@ use arrow::array::{ArrayRef, Int8Array, Int64Array};
 use arrow::datatypes::SchemaRef;
 use arrow::row::{RowConverter, Rows, SortField};
 
+use super::cold::{Cold, Cursor};
 use super::evaluate::{broken, record_batch};
 use super::key::{KeyShape, KeyTable};
 use super::{Operator, Output};
@@ -47,9 +48,13 @@ pub struct Materialize {
     entries: usize,
     bytes: usize,
     state: SchemaRef,
-    /// The key at which the rolling snapshot goes on.
-    cursor: usize,
-    kept_cursor: usize,
+    /// By the key's number: how many rows it has on disk, as it was when it was read back.
+    spilled: Vec<u32>,
+    /// Keys on disk; `None` until the store spills for the first time.
+    cold: Option<Cold>,
+    /// Where the rolling snapshot goes on.
+    cursor: Cursor,
+    kept_cursor: Cursor,
 }
 
 /// Event time, derived, source, partition, offset.
@@ -117,8 +122,10 @@ impl Materialize {
             entries: 0,
             bytes: 0,
             state: state::schema(&spec),
-            cursor: 0,
-            kept_cursor: 0,
+            spilled: Vec::new(),
+            cold: None,
+            cursor: Cursor::start(),
+            kept_cursor: Cursor::start(),
             spec,
         })
     }
@@ -129,8 +136,14 @@ impl Materialize {
 
     fn intern(&mut self, keys: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
         let encoded = self.shape.encode(keys)?;
+        if let Some(cold) = self.cold.as_ref().filter(|cold| !cold.is_empty())
+            && let Some((found, counts)) = cold.recall(&encoded, rows, &self.keys)?
+        {
+            self.load(&found, &counts)?;
+        }
         let keys = (0..rows).map(|row| self.keys.intern(&encoded, row)).collect();
         self.by_key.resize_with(self.keys.len(), Vec::new);
+        self.spilled.resize(self.keys.len(), 0);
         Ok(keys)
     }
 

@@ -14,6 +14,7 @@ use arrow::array::{ArrayRef, BooleanArray, DynComparator, Int8Array, Int64Array,
 use arrow::compute::{SortOptions, filter_record_batch};
 use arrow::datatypes::SchemaRef;
 
+use super::cold::{Cold, Cursor};
 use super::evaluate::{broken, record_batch};
 use super::held::{Held, NONE};
 use super::key::{KeyShape, KeyTable};
@@ -49,9 +50,13 @@ pub struct Table {
     live: usize,
     kept_live: usize,
     state: SchemaRef,
+    /// By the key's number: whether it is on disk too, as it was when it was read back.
+    spilled: Vec<bool>,
+    /// Keys on disk; `None` until the store spills for the first time.
+    cold: Option<Cold>,
     /// Where the rolling snapshot goes on.
-    cursor: usize,
-    kept_cursor: usize,
+    cursor: Cursor,
+    kept_cursor: Cursor,
 }
 
 /// Keys with what they had before.
@@ -98,8 +103,10 @@ impl Table {
             live: 0,
             kept_live: 0,
             state,
-            cursor: 0,
-            kept_cursor: 0,
+            spilled: Vec::new(),
+            cold: None,
+            cursor: Cursor::start(),
+            kept_cursor: Cursor::start(),
         })
     }
 
@@ -119,9 +126,15 @@ impl Table {
 
     fn intern(&mut self, columns: &[ArrayRef], rows: usize) -> Result<Vec<u32>> {
         let encoded = self.shape.encode(columns)?;
+        if let Some(cold) = self.cold.as_ref().filter(|cold| !cold.is_empty())
+            && let Some((found, _)) = cold.recall(&encoded, rows, &self.keys)?
+        {
+            self.load(&found)?;
+        }
         let keys: Vec<u32> = (0..rows).map(|row| self.keys.intern(&encoded, row)).collect();
         self.current.resize(self.keys.len(), NONE);
         self.event_times.resize(self.keys.len(), i64::MIN);
+        self.spilled.resize(self.keys.len(), false);
         Ok(keys)
     }
 

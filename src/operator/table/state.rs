@@ -5,16 +5,19 @@ use std::sync::Arc;
 use arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt8Array, UInt32Array, new_null_array};
 use arrow::compute::{filter_record_batch, take};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use hashbrown::HashSet;
 
 use super::{Changed, Table, TableSpec};
 use crate::error::{Error, Result};
 use crate::operator::canonical::key_groups;
+use crate::operator::cold::{Cold, Cursor, Leaving, together};
 use crate::operator::evaluate::{broken, record_batch};
 use crate::operator::held::NONE;
 use crate::operator::key::KeyShape;
 use crate::operator::position;
 use crate::operator::state::{check_schema, state_column};
-use crate::store::{Slice, Store};
+use crate::store::spill::Spills;
+use crate::store::{Slice, Spilled, Store};
 use crate::watermark::Watermark;
 
 /// Key columns, `_key_group`, `_event_time`, `_deleted`, the row's position, then its other columns.
@@ -75,18 +78,48 @@ impl Table {
         record_batch(self.held.schema(), columns, rows.num_rows()).map_err(|e| Error::corrupt(format!("a table's state: {e}")))
     }
 
-    /// Keys without a row are forgotten once they are most.
+    /// Takes keys that were read back from disk. Nothing has touched them yet; `undo` forgets them again.
+    pub(super) fn load(&mut self, rows: &RecordBatch) -> Result<()> {
+        let width = self.spec.key_columns.len();
+        let times = state_column::<Int64Array>(rows.columns(), width + 1)?;
+        let keys = self.shape.encode(&rows.columns()[..width])?;
+        for (row, number) in self.held.add(self.restored(rows)?).into_iter().enumerate() {
+            let key = self.keys.intern(&keys, row);
+            assert_eq!(key as usize, self.current.len(), "a key is read back only while it is not in memory");
+            self.current.push(number);
+            self.event_times.push(times.value(row));
+            self.spilled.push(true);
+            self.live += 1;
+        }
+        Ok(())
+    }
+
+    fn spilled_in_memory(&self) -> usize {
+        self.spilled.iter().filter(|spilled| **spilled).count()
+    }
+
+    fn size_of_rows(&self) -> usize {
+        self.keys.size() + self.held.size() + self.current.capacity() * 15
+    }
+
+    /// Keys without a row are forgotten once they are most; not while they have to be known as gone on disk.
     fn forget(&mut self) {
         self.kept_keys = self.keys.len();
+        if self.cold.as_ref().is_some_and(|cold| !cold.is_empty()) {
+            return;
+        }
         if self.keys.len() < 1024 || self.live * 2 > self.keys.len() {
             return;
         }
         let has_row = |key: &u32| self.current[*key as usize] != NONE;
         let live: Vec<u32> = (0..self.keys.len() as u32).filter(has_row).collect();
-        self.cursor = live.partition_point(|key| (*key as usize) < self.cursor);
+        if let Some(next) = &mut self.cursor.memory {
+            *next = live.partition_point(|key| (*key as usize) < *next);
+        }
         self.keys = self.keys.subset(&live);
         self.current = live.iter().map(|key| self.current[*key as usize]).collect();
         self.event_times = live.iter().map(|key| self.event_times[*key as usize]).collect();
+        self.spilled = vec![false; live.len()];
         self.kept_keys = live.len();
     }
 }
@@ -102,18 +135,34 @@ impl Store for Table {
     }
 
     fn slice(&mut self, rows: usize) -> Result<Slice> {
-        let mut keys = Vec::new();
-        while keys.len() < rows.max(1) && self.cursor < self.current.len() {
-            if self.current[self.cursor] != NONE {
-                keys.push(self.cursor as u32);
+        let (rows, mut keys) = (rows.max(1), Vec::new());
+        if let Some(mut next) = self.cursor.memory {
+            while keys.len() < rows && next < self.current.len() {
+                keys.extend(Some(next as u32).filter(|_| self.current[next] != NONE));
+                next += 1;
             }
-            self.cursor += 1;
+            self.cursor.memory = Some(next).filter(|next| *next < self.current.len());
         }
-        let wrapped = self.cursor == self.current.len();
+        let mut wrapped = self.cursor.memory.is_none();
+        let mut on_disk = None;
+        if wrapped && let Some(cold) = &self.cold {
+            wrapped = false;
+            if keys.len() < rows {
+                let found = cold.slice(&self.shape, &self.keys, &self.cursor.cold, rows - keys.len())?;
+                // No key comes twice in one batch.
+                let given: HashSet<u32> = keys.iter().copied().collect();
+                let live = |key: &u32| !given.contains(key) && self.current[*key as usize] != NONE;
+                keys.extend(found.numbers.into_iter().filter(live));
+                on_disk = found.alone;
+                wrapped = found.next.is_none();
+                self.cursor.cold = found.next.unwrap_or_default();
+            }
+        }
         if wrapped {
-            self.cursor = 0;
+            self.cursor = Cursor::start();
         }
-        Ok(Slice { rows: if keys.is_empty() { None } else { Some(self.export(&keys)?) }, wrapped })
+        let in_memory = if keys.is_empty() { None } else { Some(self.export(&keys)?) };
+        Ok(Slice { rows: together(&self.state, in_memory.into_iter().chain(on_disk))?, wrapped })
     }
 
     fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
@@ -130,6 +179,8 @@ impl Store for Table {
             self.set(key, number, times.value(row));
         }
         self.keep();
+        // All of it has to be written again.
+        (self.cursor, self.kept_cursor) = (Cursor::start(), Cursor::start());
         Ok(())
     }
 
@@ -140,7 +191,7 @@ impl Store for Table {
         self.held.keep();
         self.kept_live = self.live;
         self.forget();
-        self.kept_cursor = self.cursor;
+        self.kept_cursor = self.cursor.clone();
     }
 
     fn undo(&mut self) {
@@ -151,9 +202,10 @@ impl Store for Table {
         self.keys.truncate(self.kept_keys);
         self.current.truncate(self.kept_keys);
         self.event_times.truncate(self.kept_keys);
+        self.spilled.truncate(self.kept_keys);
         self.held.undo();
         self.live = self.kept_live;
-        self.cursor = self.kept_cursor;
+        self.cursor = self.kept_cursor.clone();
     }
 
     fn clear(&mut self) {
@@ -161,19 +213,60 @@ impl Store for Table {
         self.held.clear();
         (self.current, self.event_times) = (Vec::new(), Vec::new());
         self.touched = Changed::default();
-        (self.kept_keys, self.live, self.kept_live, self.cursor, self.kept_cursor) = (0, 0, 0, 0, 0);
+        (self.spilled, self.cold) = (Vec::new(), None);
+        (self.kept_keys, self.live, self.kept_live) = (0, 0, 0);
+        (self.cursor, self.kept_cursor) = (Cursor::start(), Cursor::start());
     }
 
     fn image(&self, rows: usize) -> Result<Vec<RecordBatch>> {
         let keys: Vec<u32> = (0..self.current.len() as u32).filter(|key| self.current[*key as usize] != NONE).collect();
-        keys.chunks(rows.max(1)).map(|part| self.export(part)).collect()
+        let mut image = keys.chunks(rows.max(1)).map(|part| self.export(part)).collect::<Result<Vec<_>>>()?;
+        if let Some(cold) = &self.cold {
+            image.extend(cold.image(&self.shape, &self.keys, rows.max(1))?);
+        }
+        Ok(image)
     }
 
     fn len(&self) -> usize {
-        self.live
+        self.live + self.spilled().keys
     }
 
     fn size(&self) -> usize {
-        self.keys.size() + self.held.size() + self.current.capacity() * 14
+        self.size_of_rows() + self.spilled().size
+    }
+
+    fn pending(&self) -> usize {
+        self.touched.list.len() * 4 * (self.size_of_rows() / self.current.len().max(1))
+    }
+
+    fn spill(&mut self, spills: &Arc<Spills>) -> Result<bool> {
+        assert!(self.touched.list.is_empty(), "a store spills only between two commits");
+        if self.current.is_empty() {
+            return Ok(true);
+        }
+        let mut cold = self.cold.take().unwrap_or_else(|| Cold::new(spills, self.state.clone()));
+        let leaving = |number: u32| Leaving {
+            number,
+            rows: usize::from(self.current[number as usize] != NONE),
+            known: usize::from(self.spilled[number as usize]),
+        };
+        let leaving: Vec<Leaving> = self.keys.sorted().into_iter().map(leaving).collect();
+        let written = cold.write(&self.shape, &self.keys, &leaving, |keys| self.export(keys));
+        self.cold = Some(cold);
+        written?;
+        self.keys = self.shape.table();
+        self.held.clear();
+        (self.current, self.event_times, self.spilled) = (Vec::new(), Vec::new(), Vec::new());
+        self.touched = Changed::default();
+        (self.kept_keys, self.live, self.kept_live) = (0, 0, 0);
+        self.cursor.memory = None;
+        self.kept_cursor = self.cursor.clone();
+        Ok(true)
+    }
+
+    fn spilled(&self) -> Spilled {
+        let cold = self.cold.as_ref();
+        let keys = cold.map_or(0, |cold| cold.rows() - self.spilled_in_memory());
+        Spilled { keys, size: cold.map_or(0, Cold::size) }
     }
 }

@@ -130,8 +130,8 @@ impl TemporalJoin {
             spec,
             edge: Watermark::MIN,
             kept_edge: Watermark::MIN,
-            cursor: Cursor::START,
-            kept_cursor: Cursor::START,
+            cursor: Cursor::start(),
+            kept_cursor: Cursor::start(),
         })
     }
 
@@ -225,6 +225,7 @@ impl TemporalJoin {
         let keys: Vec<ArrayRef> = self.spec.right_keys.iter().map(|c| batch.rows.column(*c).clone()).collect();
         let columns = self.spec.right_columns.iter().map(|c| batch.rows.column(*c).clone()).collect();
         let rows = record_batch(self.versions.held.schema(), columns, batch.num_rows());
+        self.recall(&self.versions.shape.encode(&keys)?, batch.num_rows())?;
         self.versions.push(batch, &keys, rows.map_err(|e| broken("versions", e))?)?;
         // A version at the edge itself takes the place of the one before it at once.
         self.versions.prune(self.over());
@@ -250,9 +251,10 @@ impl TemporalJoin {
     }
 
     /// The version that each row joins.
-    fn found(&self, left: &RecordBatch, positions: &Positions) -> Result<Vec<Option<u32>>> {
+    fn found(&mut self, left: &RecordBatch, positions: &Positions) -> Result<Vec<Option<u32>>> {
         let keys = self.left_keys(left).map_err(|e| broken("a key that was computed before", e))?;
         let encoded: EncodedKeys = self.versions.shape.encode(&keys)?;
+        self.recall(&encoded, left.num_rows())?;
         let found = |row: usize| {
             if keys.iter().any(|key| key.is_null(row)) {
                 return None;
@@ -265,7 +267,7 @@ impl TemporalJoin {
     }
 
     /// Joins rows of the buffer and emits them.
-    fn join(&self, rows: &[u32], out: &mut Output) -> Result<()> {
+    fn join(&mut self, rows: &[u32], out: &mut Output) -> Result<()> {
         let held = self.buffer.held.take(rows)?;
         let positions = self.buffer.positions(&held);
         let left = record_batch(&self.spec.left, held.columns()[..self.spec.left.fields().len()].to_vec(), rows.len());

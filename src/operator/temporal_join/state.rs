@@ -15,21 +15,35 @@ use super::versions::Version;
 use super::{TemporalJoin, TemporalJoinSpec, nullable};
 use crate::error::{Error, Result};
 use crate::operator::canonical;
+use crate::operator::cold::{Cold, together};
 use crate::operator::evaluate::{broken, record_batch};
 use crate::operator::held::NONE;
+use crate::operator::key::EncodedKeys;
 use crate::operator::state::{check_schema, state_column};
-use crate::store::{Slice, Store};
+use crate::store::spill::Spills;
+use crate::store::{Slice, Spilled, Store};
 use crate::watermark::Watermark;
 
-/// Where the rolling snapshot goes on: key's number, then number of the waiting row.
-#[derive(Clone, Copy)]
+/// Where the rolling snapshot goes on: keys in memory, rows that wait, keys on disk; what comes to memory later was touched in this round.
+#[derive(Clone)]
 pub struct Cursor {
-    key: u32,
-    row: u32,
+    /// Number of the key, then of the waiting row; `None`: they are through.
+    key: Option<u32>,
+    row: Option<u32>,
+    cold: Vec<u8>,
 }
 
 impl Cursor {
-    pub const START: Cursor = Cursor { key: 0, row: 0 };
+    pub fn start() -> Cursor {
+        Cursor { key: Some(0), row: Some(0), cold: Vec::new() }
+    }
+
+    /// Keys were numbered anew.
+    fn renumber(&mut self, others: &[u32]) {
+        if let Some(key) = &mut self.key {
+            *key = others.partition_point(|other| other < key) as u32;
+        }
+    }
 }
 
 const VERSION: u8 = 0;
@@ -146,6 +160,30 @@ impl TemporalJoin {
     }
 
     fn apply_versions(&mut self, rows: &RecordBatch) -> Result<()> {
+        let encoded = self.versions.shape.encode(&rows.columns()[..self.spec.right_keys.len()])?;
+        self.recall(&encoded, rows.num_rows())?;
+        for (row, version) in self.hold_versions(rows)?.into_iter().enumerate() {
+            let key = self.versions.intern(&encoded, row);
+            if !self.versions.insert(key, version) && version.row != NONE {
+                self.versions.held.remove(version.row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads back the keys that are on disk alone.
+    pub(super) fn recall(&mut self, keys: &EncodedKeys, rows: usize) -> Result<()> {
+        let Some(cold) = self.versions.cold.as_ref().filter(|cold| !cold.is_empty()) else { return Ok(()) };
+        let Some((found, _)) = cold.recall(keys, rows, &self.versions.keys)? else { return Ok(()) };
+        let encoded = self.versions.shape.encode(&found.columns()[..self.spec.right_keys.len()])?;
+        for (row, version) in self.hold_versions(&found)?.into_iter().enumerate() {
+            self.versions.load(&encoded, row, version);
+        }
+        Ok(())
+    }
+
+    /// The versions in rows of state, their rows held.
+    fn hold_versions(&mut self, rows: &RecordBatch) -> Result<Vec<Version>> {
         let (keys, first) = (self.spec.right_keys.len(), self.spec.right_keys.len() + OWN.len() + self.left_width());
         let columns = rows.columns();
         let times = state_column::<Int64Array>(columns, keys + 1)?;
@@ -163,22 +201,14 @@ impl TemporalJoin {
         };
         let mut numbers =
             self.versions.held.add(held.map_err(|e| Error::corrupt(format!("versions of a join: {e}")))?).into_iter();
-        let encoded = self.versions.shape.encode(&columns[..keys])?;
-        for row in 0..rows.num_rows() {
-            let number = if tombstones.value(row) { NONE } else { numbers.next().expect("every version is held") };
-            let version = Version {
-                effective: times.value(row),
-                offset: offsets.value(row),
-                partition: partitions.value(row),
-                row_watermark: watermarks.value(row),
-                row: number,
-            };
-            let key = self.versions.intern(&encoded, row);
-            if !self.versions.insert(key, version) && number != NONE {
-                self.versions.held.remove(number);
-            }
-        }
-        Ok(())
+        let version = |row: usize| Version {
+            effective: times.value(row),
+            offset: offsets.value(row),
+            partition: partitions.value(row),
+            row_watermark: watermarks.value(row),
+            row: if tombstones.value(row) { NONE } else { numbers.next().expect("every version is held") },
+        };
+        Ok((0..rows.num_rows()).map(version).collect())
     }
 
     fn apply_waiting(&mut self, rows: &RecordBatch) -> Result<()> {
@@ -203,22 +233,41 @@ impl Store for TemporalJoin {
     }
 
     fn slice(&mut self, rows: usize) -> Result<Slice> {
+        let rows = rows.max(1);
         let mut versions: Vec<(u32, Version)> = Vec::new();
-        while versions.len() < rows.max(1) && (self.cursor.key as usize) < self.versions.by_key.len() {
-            versions.extend(self.versions.of(self.cursor.key));
-            self.cursor.key += 1;
+        while let Some(key) = self.cursor.key.filter(|_| versions.len() < rows) {
+            if key as usize >= self.versions.by_key.len() {
+                self.cursor.key = None;
+            } else {
+                versions.extend(self.versions.of(key));
+                self.cursor.key = Some(key + 1);
+            }
         }
-        let (mut waiting, mut wrapped) = (Vec::new(), false);
-        if versions.len() < rows.max(1) {
-            let next;
-            (waiting, next) = self.buffer.slice(self.cursor.row, rows.max(1) - versions.len());
-            self.cursor.row = next.unwrap_or(0);
-            wrapped = next.is_none();
+        let mut waiting = Vec::new();
+        if self.cursor.key.is_none()
+            && versions.len() < rows
+            && let Some(row) = self.cursor.row
+        {
+            (waiting, self.cursor.row) = self.buffer.slice(row, rows - versions.len());
+        }
+        let mut wrapped = self.cursor.key.is_none() && self.cursor.row.is_none();
+        let mut on_disk = None;
+        if wrapped && let Some(cold) = &self.versions.cold {
+            wrapped = false;
+            let more = rows.saturating_sub(versions.len() + waiting.len());
+            if more > 0 {
+                let found = cold.slice(&self.versions.shape, &self.versions.keys, &self.cursor.cold, more)?;
+                versions.extend(found.numbers.iter().flat_map(|key| self.versions.of(*key)));
+                on_disk = found.alone;
+                wrapped = found.next.is_none();
+                self.cursor.cold = found.next.unwrap_or_default();
+            }
         }
         if wrapped {
-            self.cursor = Cursor::START;
+            self.cursor = Cursor::start();
         }
-        Ok(Slice { rows: self.export(&versions, &waiting)?, wrapped })
+        let in_memory = self.export(&versions, &waiting)?;
+        Ok(Slice { rows: together(&self.state, in_memory.into_iter().chain(on_disk))?, wrapped })
     }
 
     fn apply(&mut self, rows: &RecordBatch) -> Result<()> {
@@ -233,6 +282,8 @@ impl Store for TemporalJoin {
             if side == VERSION { self.apply_versions(&part)? } else { self.apply_waiting(&part)? }
         }
         self.keep();
+        // All of it has to be written again.
+        (self.cursor, self.kept_cursor) = (Cursor::start(), Cursor::start());
         Ok(())
     }
 
@@ -246,23 +297,23 @@ impl Store for TemporalJoin {
     fn keep(&mut self) {
         self.buffer.keep();
         if let Some(live) = self.versions.keep() {
-            self.cursor.key = live.partition_point(|key| *key < self.cursor.key) as u32;
+            self.cursor.renumber(&live);
         }
-        self.kept_cursor = self.cursor;
+        self.kept_cursor = self.cursor.clone();
         self.kept_edge = self.edge;
     }
 
     fn undo(&mut self) {
         self.buffer.undo();
         self.versions.undo();
-        self.cursor = self.kept_cursor;
+        self.cursor = self.kept_cursor.clone();
         self.edge = self.kept_edge;
     }
 
     fn clear(&mut self) {
         self.buffer.clear();
         self.versions.clear();
-        (self.cursor, self.kept_cursor) = (Cursor::START, Cursor::START);
+        (self.cursor, self.kept_cursor) = (Cursor::start(), Cursor::start());
         (self.edge, self.kept_edge) = (Watermark::MIN, Watermark::MIN);
     }
 
@@ -272,14 +323,46 @@ impl Store for TemporalJoin {
         for part in self.buffer.rows().chunks(rows.max(1)) {
             parts.push(self.export_waiting(part)?);
         }
+        if let Some(cold) = &self.versions.cold {
+            parts.extend(cold.image(&self.versions.shape, &self.versions.keys, rows.max(1))?);
+        }
         Ok(parts)
     }
 
     fn len(&self) -> usize {
-        self.versions.len() + self.buffer.len()
+        self.versions.len() + self.versions.cold_len() + self.buffer.len()
     }
 
     fn size(&self) -> usize {
-        self.versions.size() + self.buffer.size()
+        self.versions.size() + self.buffer.size() + self.spilled().size
+    }
+
+    fn pending(&self) -> usize {
+        let row = self.size() / (self.versions.len() + self.buffer.len()).max(1);
+        (self.versions.touched_count() + self.buffer.held.added().len()) * 2 * row
+    }
+
+    /// Keys of one version go. Those of several wait for the edge to pass, and the stream's rows for their turn: they stay in memory.
+    fn spill(&mut self, spills: &Arc<Spills>) -> Result<bool> {
+        let leaving = self.versions.leaving();
+        if leaving.is_empty() {
+            return Ok(true);
+        }
+        let mut cold = self.versions.cold.take().unwrap_or_else(|| Cold::new(spills, self.state.clone()));
+        let export = |keys: &[u32]| {
+            let versions: Vec<(u32, Version)> = keys.iter().flat_map(|key| self.versions.of(*key)).collect();
+            self.export_versions(&versions)
+        };
+        let written = cold.write(&self.versions.shape, &self.versions.keys, &leaving, export);
+        self.versions.cold = Some(cold);
+        written?;
+        let others = self.versions.left(&leaving);
+        self.cursor.renumber(&others);
+        self.kept_cursor = self.cursor.clone();
+        Ok(true)
+    }
+
+    fn spilled(&self) -> Spilled {
+        Spilled { keys: self.versions.cold_len(), size: self.versions.cold.as_ref().map_or(0, Cold::size) }
     }
 }

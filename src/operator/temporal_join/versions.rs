@@ -12,6 +12,7 @@ use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 
 use crate::error::Result;
+use crate::operator::cold::{Cold, Leaving};
 use crate::operator::evaluate::broken;
 use crate::operator::held::{Held, NONE};
 use crate::operator::key::{EncodedKeys, KeyShape, KeyTable};
@@ -42,6 +43,10 @@ pub struct Versions {
     pub held: Held,
     /// By the key's number, ascending.
     pub by_key: Vec<Vec<Version>>,
+    /// By the key's number: whether it is on disk too, as it was when it was read back.
+    pub spilled: Vec<bool>,
+    /// Keys on disk, of one version each: nothing there becomes due.
+    pub cold: Option<Cold>,
     /// When a version becomes the newest at or below the edge, one before it may go: effective time, key.
     due: BinaryHeap<Reverse<(i64, u32)>>,
     first_known: bool,
@@ -67,6 +72,8 @@ impl Versions {
             shape,
             held: Held::new(rows),
             by_key: Vec::new(),
+            spilled: Vec::new(),
+            cold: None,
             due: BinaryHeap::new(),
             first_known,
             touched: HashMap::new(),
@@ -108,9 +115,74 @@ impl Versions {
         let key = self.keys.intern(encoded, row);
         if key as usize == self.by_key.len() {
             self.by_key.push(Vec::new());
+            self.spilled.push(false);
             self.empty += 1;
         }
         key
+    }
+
+    /// Takes a key that was read back from disk with its only version. Nothing has touched it yet; `undo` forgets it again.
+    pub fn load(&mut self, encoded: &EncodedKeys, row: usize, version: Version) {
+        let key = self.keys.intern(encoded, row);
+        assert_eq!(key as usize, self.by_key.len(), "a key is read back only while it is not in memory");
+        self.by_key.push(vec![version]);
+        self.spilled.push(true);
+        self.count += 1;
+    }
+
+    /// Whether the key may go to disk: it has one version, which stays until another one comes.
+    fn rests(&self, key: u32) -> bool {
+        match self.by_key[key as usize].as_slice() {
+            [] => self.spilled[key as usize],
+            [only] => only.row != NONE || self.first_known,
+            _ => false,
+        }
+    }
+
+    /// The keys that may go to disk, in order.
+    pub fn leaving(&self) -> Vec<Leaving> {
+        let leaving = |number: u32| Leaving {
+            number,
+            rows: self.by_key[number as usize].len(),
+            known: usize::from(self.spilled[number as usize]),
+        };
+        self.keys.sorted().into_iter().filter(|key| self.rests(*key)).map(leaving).collect()
+    }
+
+    /// These keys are on disk now. Returns the numbers of the others, in order, which are numbered anew.
+    pub fn left(&mut self, leaving: &[Leaving]) -> Vec<u32> {
+        let mut stays = vec![true; self.keys.len()];
+        for leaves in leaving {
+            stays[leaves.number as usize] = false;
+            for version in self.by_key[leaves.number as usize].iter().filter(|version| version.row != NONE) {
+                self.held.remove(version.row);
+            }
+            self.count -= leaves.rows;
+        }
+        self.held.keep();
+        let others: Vec<u32> = (0..self.keys.len() as u32).filter(|key| stays[*key as usize]).collect();
+        self.number_anew(&others);
+        others
+    }
+
+    fn number_anew(&mut self, others: &[u32]) {
+        self.keys = self.keys.subset(others);
+        self.by_key = others.iter().map(|key| std::mem::take(&mut self.by_key[*key as usize])).collect();
+        self.spilled = others.iter().map(|key| self.spilled[*key as usize]).collect();
+        self.kept_keys = others.len();
+        self.empty = self.by_key.iter().filter(|versions| versions.is_empty()).count();
+        self.due.clear();
+        (0..others.len() as u32).for_each(|key| self.schedule(key, 0, usize::MAX));
+    }
+
+    /// Versions on disk alone.
+    pub fn cold_len(&self) -> usize {
+        let in_memory = self.spilled.iter().filter(|spilled| **spilled).count();
+        self.cold.as_ref().map_or(0, |cold| cold.rows() - in_memory)
+    }
+
+    pub fn touched_count(&self) -> usize {
+        self.touched.len()
     }
 
     /// Whether the version was new.
@@ -200,12 +272,10 @@ impl Versions {
         if self.empty < 1024 || self.empty * 2 < self.keys.len() {
             return None;
         }
-        let live: Vec<u32> = (0..self.keys.len() as u32).filter(|key| !self.by_key[*key as usize].is_empty()).collect();
-        self.keys = self.keys.subset(&live);
-        self.by_key = live.iter().map(|key| std::mem::take(&mut self.by_key[*key as usize])).collect();
-        (self.kept_keys, self.empty) = (live.len(), 0);
-        self.due.clear();
-        (0..live.len() as u32).for_each(|key| self.schedule(key, 0, usize::MAX));
+        // A key that is on disk too has to be known until it is gone there.
+        let needed = |key: &u32| !self.by_key[*key as usize].is_empty() || self.spilled[*key as usize];
+        let live: Vec<u32> = (0..self.keys.len() as u32).filter(needed).collect();
+        self.number_anew(&live);
         Some(live)
     }
 
@@ -214,14 +284,16 @@ impl Versions {
         let touched: Vec<(u32, Touched)> = self.touched.drain().collect();
         self.due.retain(|Reverse((_, key))| (*key as usize) < self.kept_keys);
         for (key, touched) in touched {
-            let now = std::mem::replace(&mut self.by_key[key as usize], touched.before);
-            self.count = self.count + self.by_key[key as usize].len() - now.len();
+            self.by_key[key as usize] = touched.before;
             if (key as usize) < self.kept_keys {
                 self.schedule(key, 0, usize::MAX);
             }
         }
         self.keys.truncate(self.kept_keys);
         self.by_key.truncate(self.kept_keys);
+        self.spilled.truncate(self.kept_keys);
+        // Keys that were read back had versions before they were touched, and are gone from memory all the same.
+        self.count = self.by_key.iter().map(Vec::len).sum();
         self.empty = self.by_key.iter().filter(|versions| versions.is_empty()).count();
         self.held.undo();
     }
@@ -230,6 +302,8 @@ impl Versions {
         self.keys = self.shape.table();
         self.held.clear();
         self.by_key.clear();
+        self.spilled.clear();
+        self.cold = None;
         self.due.clear();
         self.touched.clear();
         (self.kept_keys, self.count, self.empty) = (0, 0, 0);

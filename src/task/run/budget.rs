@@ -15,12 +15,11 @@ impl Worker {
         if held <= share && !short {
             return Ok(());
         }
-        // Filters and indexes of what is on disk stay in memory: few rows at a time would only make more of them.
-        let worth = share / 8;
+        // Filters and indexes of what is on disk stay in memory, so a few rows are not worth a run.
+        let least = share / 16 / self.tasks.len().max(1);
         let mut freed = 0;
         for task in self.tasks.values_mut().filter(|task| !task.is_dirty()) {
-            let least = if held <= share { worth } else { 0 };
-            freed += task.spill(self.run.memory.spills(), least / self.run.plan.subs().count().max(1))?;
+            freed += task.spill(self.run.memory.spills(), least)?;
         }
         if freed > 0 {
             memory::trim();
