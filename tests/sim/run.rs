@@ -43,7 +43,9 @@ pub fn run(case: &Case, dir: &Path, modes: &[Mode], interleavings: &[u64]) -> Re
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
             Err(Failure { kind: Kind::Panicked, modes: modes(), lines: vec![text.unwrap_or("a panic without text").to_owned()] })
         }
-        Ok(Err(error)) => Err(Failure { kind: Kind::Refused, modes: modes(), lines: error.to_string().lines().map(String::from).collect() }),
+        Ok(Err(error)) => {
+            Err(Failure { kind: Kind::Refused, modes: modes(), lines: error.to_string().lines().map(String::from).collect() })
+        }
         Ok(Ok(verdicts)) => {
             assert_eq!(verdicts.len(), modes().len(), "every mode has a verdict");
             let failed = |mode: &Mode| verdicts.iter().any(|verdict| verdict.mode == mode.name() && verdict.failure.is_some());
