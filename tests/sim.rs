@@ -164,7 +164,7 @@ fn one(seed: u64) -> Result<BTreeMap<String, u64>, String> {
     let dir = folder(&format!("seed-{seed}"));
     // One interleaving per mode: another seed finds more than another order of the same records.
     let interleavings = [seed];
-    let failure = match run::run(&case, &dir, &interleavings) {
+    let failure = match run::run(&case, &dir, &run::modes(), &interleavings) {
         Ok(expected) => {
             let _ = std::fs::remove_dir_all(&dir);
             return Ok(expected.counts);
@@ -185,11 +185,11 @@ fn one(seed: u64) -> Result<BTreeMap<String, u64>, String> {
         if !catch_unwind(AssertUnwindSafe(|| case.statements.iter().all(certain))).unwrap_or(false) {
             return false;
         }
-        let failed = catch_unwind(AssertUnwindSafe(|| run::run(case, &trial, &interleavings).err()));
+        let failed = catch_unwind(AssertUnwindSafe(|| run::run(case, &trial, &failure.modes, &interleavings).err()));
         failed.is_ok_and(|failed| failed.is_some_and(|other| other.kind == failure.kind))
     };
     let smallest = shrink::shrink(case, Duration::from_secs(20), fails);
-    let of_smallest = run::run(&smallest, &small, &interleavings).err().unwrap_or_else(|| failure.clone());
+    let of_smallest = run::run(&smallest, &small, &failure.modes, &interleavings).err().unwrap_or_else(|| failure.clone());
     let _ = std::fs::remove_dir_all(&trial);
     Err(format!(
         "seed {seed} ({:?}), again with SIM_SEEDS={seed}:\n    {}\n  the case is in {}\n  the smallest that fails is in {}:\n    {}\n{}",

@@ -60,8 +60,9 @@ pub struct Outbox {
     /// Since the last commit, by target partition and origin.
     rows: BTreeMap<(i32, Origin), Vec<Batch>>,
     bytes: usize,
-    /// The watermark that all targets were told last; `None` before the first commit.
-    told: Option<Watermark>,
+    /// The watermark that all targets know: they begin where it does. A task that has nothing to say writes nothing, so that the topic's end
+    /// may be taken as soon as all sources behind it are read, whether or not an empty one was ever committed (`task::ends`).
+    told: Watermark,
 }
 
 impl Outbox {
@@ -74,7 +75,7 @@ impl Outbox {
             schema: exchange.schema.clone(),
             rows: BTreeMap::new(),
             bytes: 0,
-            told: None,
+            told: Watermark::MIN,
         })
     }
 
@@ -95,7 +96,7 @@ impl Outbox {
 
     /// The last commit of a former life told this watermark to all targets.
     pub fn told(&mut self, watermark: Watermark) {
-        self.told = Some(watermark);
+        self.told = watermark;
     }
 
     /// Bytes waiting to be sent, estimated.
@@ -290,4 +291,25 @@ fn parse_origin(text: &str) -> Option<(u16, i32, bool)> {
     let mut parts = text.split('/');
     let origin = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?, parts.next()? == "1");
     parts.next().is_none().then_some(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::topology::Operation;
+
+    #[test]
+    fn a_task_writes_when_its_watermark_has_moved_to_every_target_and_else_nothing() {
+        let schema: SchemaRef = Arc::new(Schema::new(vec![Field::new("n", DataType::Int64, false)]));
+        let spec = ExchangeSpec { keys: Vec::new(), refuse_late: false, bare_key: None, reason: String::new() };
+        let node = Node { id: "sink.exchange".into(), operation: Operation::Exchange(spec.clone()), inputs: vec![0], schema };
+        let names = Names::new("tidemill.", "p", 1).expect("a name");
+        let mut outbox = Outbox::new(1, &node, &spec, &names, 3).expect("an outbox");
+        let none: [i32; 0] = [];
+        let mut partitions = |watermark| outbox.take(0, 1, watermark, 1_000).expect("messages").1.partitions;
+        assert_eq!(partitions(Watermark::MIN), none, "receivers begin there: an end that was taken before stays the end");
+        assert_eq!(partitions(Watermark(5)), [0, 1, 2]);
+        assert_eq!(partitions(Watermark(5)), none);
+        assert_eq!(partitions(Watermark(6)), [0, 1, 2]);
+    }
 }

@@ -388,9 +388,14 @@ impl Join {
     /// What its expressions may use.
     pub fn scope(&self, case: &Case) -> Vec<(String, Type)> {
         let edges = if self.window.is_some() { vec!["l.window_start", "l.window_end", "l.window_time"] } else { Vec::new() };
-        let left = self.left.columns(case).into_iter().map(|(name, data_type)| (format!("l.{name}"), data_type));
+        // Columns of former windows are hidden by the new ones.
+        let left =
+            self.left.columns(case).into_iter().map(|(name, data_type)| match edges.contains(&format!("l.{name}").as_str()) {
+                true => (format!("hidden.{name}"), data_type),
+                false => (format!("l.{name}"), data_type),
+            });
         let right = case.sources[self.table].columns().into_iter().map(|(name, data_type)| (format!("r.{name}"), data_type));
-        left.chain(edges.into_iter().map(|name| (name.to_owned(), Type::Millis))).chain(right).collect()
+        left.chain(edges.iter().map(|name| ((*name).to_owned(), Type::Millis))).chain(right).collect()
     }
 }
 

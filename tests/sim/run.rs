@@ -28,34 +28,46 @@ pub enum Kind {
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub kind: Kind,
+    /// Where it was seen first, if that is known: enough to see it again.
+    pub modes: Vec<Mode>,
     pub lines: Vec<String>,
 }
 
-/// Runs a case in every mode under so many interleavings, in a folder that is left as it was last.
-pub fn run(case: &Case, dir: &Path, interleavings: &[u64]) -> Result<Expected, Failure> {
+/// Runs a case in the given modes under so many interleavings, in a folder that is left as it was last.
+pub fn run(case: &Case, dir: &Path, modes: &[Mode], interleavings: &[u64]) -> Result<Expected, Failure> {
     let expected = model::expected(case);
     write(&render::files(case, &expected), dir);
-    let modes = modes();
-    match catch_unwind(AssertUnwindSafe(|| verify(dir, &modes, interleavings, &Options::default()))) {
+    match catch_unwind(AssertUnwindSafe(|| verify(dir, modes, interleavings, &Options::default()))) {
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-            Err(Failure { kind: Kind::Panicked, lines: vec![text.unwrap_or("a panic without text").to_owned()] })
+            Err(Failure {
+                kind: Kind::Panicked,
+                modes: modes.to_vec(),
+                lines: vec![text.unwrap_or("a panic without text").to_owned()],
+            })
         }
-        Ok(Err(error)) => Err(Failure { kind: Kind::Refused, lines: error.to_string().lines().map(String::from).collect() }),
+        Ok(Err(error)) => Err(Failure {
+            kind: Kind::Refused,
+            modes: modes.to_vec(),
+            lines: error.to_string().lines().map(String::from).collect(),
+        }),
         Ok(Ok(verdicts)) => {
             assert_eq!(verdicts.len(), modes.len(), "every mode has a verdict");
+            let failed = |mode: &&Mode| verdicts.iter().any(|verdict| verdict.mode == mode.name() && verdict.failure.is_some());
+            let first: Vec<Mode> = modes.iter().filter(failed).take(1).copied().collect();
             let failures = verdicts.into_iter().filter_map(|v| v.failure.map(|failure| (v.mode, failure, v.trace)));
             let shown = failures.flat_map(|(mode, (seed, differences), trace)| {
                 differences.into_iter().take(8).chain(trace).map(move |line| format!("{mode} interleaving {seed}: {line}"))
             });
             let lines: Vec<String> = shown.collect();
-            if lines.is_empty() { Ok(expected) } else { Err(Failure { kind: Kind::Differs, lines }) }
+            if lines.is_empty() { Ok(expected) } else { Err(Failure { kind: Kind::Differs, modes: first, lines }) }
         }
     }
 }
 
 /// All of them, or the one that `SIM_MODE` names.
-fn modes() -> Vec<Mode> {
+/// Those to run: all, or the one that `SIM_MODE` names.
+pub fn modes() -> Vec<Mode> {
     let Ok(wanted) = std::env::var("SIM_MODE") else { return Mode::ALL.to_vec() };
     let named = Mode::ALL.into_iter().find(|mode| mode.name() == wanted);
     vec![named.unwrap_or_else(|| panic!("SIM_MODE=\"{wanted}\" is no mode of the suite"))]
