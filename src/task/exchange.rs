@@ -123,7 +123,7 @@ impl Outbox {
                 split_ipc(&rows, max_bytes, &mut |bytes| parts.push((Some(origin), bytes)))?;
             }
             if parts.is_empty() {
-                if watermark.is_none() || self.told == watermark {
+                if watermark.is_none_or(|watermark| watermark == self.told) {
                     continue;
                 }
                 parts.push((None, Vec::new()));
@@ -146,7 +146,7 @@ impl Outbox {
                 messages.push(target, 0, None, Some(&bytes), headers);
             }
         }
-        self.told = watermark.or(self.told);
+        self.told = watermark.unwrap_or(self.told);
         Ok((self.topic.clone(), messages))
     }
 }
