@@ -306,7 +306,7 @@ mod tests {
         let names = Names::new("tidemill.", "p", 1).expect("a name");
         let mut outbox = Outbox::new(1, &node, &spec, &names, 3).expect("an outbox");
         let none: [i32; 0] = [];
-        let mut partitions = |watermark| outbox.take(0, 1, watermark, 1_000).expect("messages").1.partitions;
+        let mut partitions = |watermark| outbox.take(0, 1, Some(watermark), 1_000).expect("messages").1.partitions;
         assert_eq!(partitions(Watermark::MIN), none, "receivers begin there: an end that was taken before stays the end");
         assert_eq!(partitions(Watermark(5)), [0, 1, 2]);
         assert_eq!(partitions(Watermark(5)), none);

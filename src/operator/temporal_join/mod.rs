@@ -275,7 +275,7 @@ impl TemporalJoin {
     }
 
     /// Left rows with what they join.
-    fn emit(&self, left: RecordBatch, positions: Positions, out: &mut Output) -> Result<()> {
+    fn emit(&mut self, left: RecordBatch, positions: Positions, out: &mut Output) -> Result<()> {
         let mut found = self.found(&left, &positions)?;
         let mut keep = vec![true; left.num_rows()];
         if let Some(filter) = &self.spec.filter {
