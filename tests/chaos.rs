@@ -61,7 +61,6 @@ fn everything_that_can_happen_does() {
         "killed after commit",
         "killed before send",
         "killed after open producer",
-        "killed before release",
         "after commit",
         "before commit",
         "session is over",
