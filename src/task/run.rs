@@ -308,6 +308,11 @@ impl Worker {
                 self.clock.sleep(AWAY_RETRY.min(wait));
                 Step::Worked
             }
+            // On its way out: what another owns by now is not its business any more, what is left to do is to leave.
+            Err(error) if error.kind == Kind::Fenced => {
+                tracing::info!(pipeline = self.name(), %error, "fenced while it leaves");
+                Step::Worked
+            }
             Err(error) => {
                 self.give_up();
                 return Err(error);

@@ -128,6 +128,10 @@ fn through(case: &Case, world: &World, storm: &Arc<Storm>, plan: &mut Plan, deci
     }
     let group = Names::new(&world.site.settings.name_prefix, &case.topology.pipeline, 1)?.group();
     let known = (!plan.decides).then(|| decisions.to_vec());
+    // The first start is made in peace (no misfortune is left yet). Known gap: of two first starts at one moment, one that sleeps before it
+    // writes the offsets that a stateless pipeline begins with puts them back behind what the other has committed since.
+    let site = Site { log: Arc::new(Process { storm: storm.clone(), number: 0 }), ..world.site.clone() };
+    runs(case, plan.cadence, None, None)(&site)?;
     let live = phase(world, storm, plan, &group, false, runs(case, plan.cadence, known.clone(), None))?;
     go(storm, plan, live, |storm| storm.inner().tide.is_empty())?;
     part(storm, plan);
