@@ -178,7 +178,7 @@ pub struct State {
 
 impl Default for State {
     fn default() -> State {
-        State { dir: "tidemill-state".into(), checkpoint_interval: Duration::from_secs(10), standby_tasks: 1 }
+        State { dir: "tidemill-state".into(), checkpoint_interval: Duration::from_secs(10), standby_tasks: 0 }
     }
 }
 
