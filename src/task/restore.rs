@@ -15,7 +15,7 @@ use crate::record::{NextOffset, OffsetVector, TopicPartition};
 use crate::store::Store;
 use crate::store::changelog::{CommitRecord, Fold};
 use crate::store::checkpoint::{Checkpoint, Checkpoints};
-use crate::store::memory::Memory;
+use crate::store::memory::{self, Memory};
 use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
 use crate::task::graph::Task;
@@ -29,8 +29,9 @@ pub struct Sources<'a> {
     pub checkpoints: Option<&'a Checkpoints>,
     /// Where partitions begin that have no committed offset and no state.
     pub start: &'a OffsetVector,
-    /// What the stores may hold of it.
     pub memory: &'a Memory,
+    /// Bytes of rows that a store may hold of it; more goes to disk.
+    pub room: usize,
 }
 
 /// Keys and time of a restore.
@@ -184,7 +185,7 @@ fn restore_store(
         if usable {
             for rows in &image {
                 store.apply(rows)?;
-                relieve(store, sources.memory)?;
+                relieve(store, sources)?;
                 restored.from_checkpoint += rows.num_rows() as u64;
             }
             (known, from) = (Some(record), position);
@@ -201,7 +202,7 @@ fn restore_store(
             let chunks = reader.poll(Duration::from_millis(200), 100_000);
             for chunk in chunks.map_err(|error| trimmed(sources.log, &partition, reader.positions()[&partition], error))? {
                 fold.take(&chunk, store)?;
-                relieve(store, sources.memory)?;
+                relieve(store, sources)?;
                 heard = Instant::now();
             }
             let at = reader.positions()[&partition];
@@ -229,10 +230,11 @@ fn restore_store(
 }
 
 /// What a store can't hold goes to disk while it is restored.
-fn relieve(store: &mut dyn Store, memory: &Memory) -> Result<()> {
-    let rows = store.size() - store.spilled().size;
-    if rows > memory.of_stores() || (rows > memory.of_stores() / 8 && memory.is_short()) {
-        store.spill(memory.spills())?;
+fn relieve(store: &mut dyn Store, sources: &Sources<'_>) -> Result<()> {
+    let rows = store.size().saturating_sub(store.spilled().size);
+    if rows > sources.room || (rows > sources.room / 8 && sources.memory.is_short()) {
+        store.spill(sources.memory.spills())?;
+        memory::trim();
     }
     Ok(())
 }

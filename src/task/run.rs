@@ -723,11 +723,13 @@ impl Worker {
     fn restore(&mut self, id: TaskId) -> Result<()> {
         lock(&self.progress).restoring = true;
         self.epoch += 1;
+        let (share, held) = (self.run.memory.of_stores(), self.rows_held());
         let sources = Sources {
             log: self.log.as_ref(),
             checkpoints: self.checkpoints.as_ref(),
             start: &self.run.start,
             memory: &self.run.memory,
+            room: share.saturating_sub(held).max(share / 8),
         };
         let (mut task, restored) = restore::restore(&self.run.plan, id, &sources)?;
         task.set_flow(Flow { rows: self.run.memory.rows_at_once(), bytes: self.run.memory.of_output() });
@@ -870,8 +872,7 @@ impl Worker {
     /// Between two commits: stores go to disk when they have outgrown their share, or the process its budget.
     fn relieve(&mut self) -> Result<()> {
         let share = self.run.memory.of_stores();
-        let rows = |task: &mut Task| task.state_bytes().saturating_sub(task.spilled().size);
-        let held: usize = self.tasks.values_mut().map(rows).sum();
+        let held = self.rows_held();
         let short = self.run.memory.is_short();
         if held <= share && !short {
             return Ok(());
@@ -882,7 +883,7 @@ impl Worker {
         for task in self.tasks.values_mut().filter(|task| !task.is_dirty()) {
             freed += task.spill(self.run.memory.spills(), least)?;
         }
-        if freed > 0 {
+        if freed > 0 || short {
             memory::trim();
         }
         let left = held.saturating_sub(freed);
@@ -890,6 +891,11 @@ impl Worker {
             self.say_short(left);
         }
         Ok(())
+    }
+
+    /// Bytes of rows that stores hold in memory.
+    fn rows_held(&mut self) -> usize {
+        self.tasks.values_mut().map(|task| task.state_bytes().saturating_sub(task.spilled().size)).sum()
     }
 
     fn say_short(&mut self, state: usize) {
