@@ -1,7 +1,7 @@
 //! One memory budget for the process, and how it is divided.
 //!
 //! ```text
-//! 1/4 rows of stores | 1/8 a commit's pending data | 1/8 producer queue | 1/8 consumer queues | 1/16 cache of spilled state
+//! 1/6 rows of stores | 1/12 a commit's pending data | 1/8 producer queue | 1/16 consumer queue | 1/16 cache of spilled state
 //! the rest: the program itself, filters and indexes of spilled state, batches under way, what the allocator keeps
 //! ```
 //!
@@ -82,12 +82,12 @@ impl Memory {
 
     /// Of the rows that a worker's stores hold in memory.
     pub fn of_stores(&self) -> usize {
-        self.share(4)
+        self.share(6)
     }
 
     /// Of what waits for a worker's commit: output, and what the commit touched. A commit is due when there is more.
     pub fn of_commit(&self) -> usize {
-        if self.budget == 0 { usize::MAX } else { self.share(8) }
+        if self.budget == 0 { usize::MAX } else { self.share(12) }
     }
 
     /// Output that is sent ahead of the commit when there is more of it, where one step makes a lot.
@@ -112,7 +112,7 @@ impl Memory {
 
     /// Whether the process, by the system's account, is near its budget.
     pub fn is_short(&self) -> bool {
-        resident_bytes().is_some_and(|resident| resident > self.budget / 20 * 18)
+        resident_bytes().is_some_and(|resident| resident > self.budget / 20 * 17)
     }
 }
 

@@ -11,7 +11,7 @@ use crate::log::{Isolation, Log, Reader};
 use crate::record::{Chunk, NextOffset, OffsetVector, TopicPartition};
 use crate::store::Store;
 use crate::store::changelog::{CommitRecord, Fold};
-use crate::store::memory::Memory;
+use crate::store::memory;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::restore::Sources;
 use crate::task::watch::Watch;
@@ -96,7 +96,7 @@ impl Replica {
             };
             for rows in &batches {
                 store.apply(rows)?;
-                relieve(store, &sources.memory)?;
+                relieve(store, sources)?;
                 replica.from_checkpoint += rows.num_rows() as u64;
                 watch.take_rows(rows.num_rows());
             }
@@ -115,9 +115,9 @@ impl Replica {
     }
 
     /// Takes what a reader brought.
-    pub fn take(&mut self, chunk: &Chunk, store: &mut dyn Store, memory: &Memory) -> Result<()> {
+    pub fn take(&mut self, chunk: &Chunk, store: &mut dyn Store, sources: &Sources) -> Result<()> {
         self.fold.take(chunk, store)?;
-        relieve(store, memory)?;
+        relieve(store, sources)?;
         if store.spilled().keys > 0 {
             // It has no local copy that could lack anything.
             self.fold.take_tail();
@@ -139,7 +139,7 @@ impl Replica {
                 let chunks = reader.poll(POLL, POLL_RECORDS);
                 for chunk in chunks.map_err(|error| trimmed(log, &self.partition, self.position, error))? {
                     let before = self.fold.taken_rows();
-                    self.take(&chunk, store, &sources.memory)?;
+                    self.take(&chunk, store, sources)?;
                     watch.take_rows((self.fold.taken_rows() - before) as usize);
                     heard = clock.now();
                 }
@@ -221,11 +221,12 @@ fn trimmed(log: &dyn Log, partition: &TopicPartition, at: NextOffset, error: Err
     }
 }
 
-/// A store that has taken more than its share lets cold rows go to disk.
-fn relieve(store: &mut dyn Store, memory: &Memory) -> Result<()> {
-    let rows = store.size() - store.spilled().size;
-    if rows > memory.of_stores() || (rows > memory.of_stores() / 8 && memory.is_short()) {
-        store.spill(memory.spills())?;
+/// What a store can't hold goes to disk while it is read.
+fn relieve(store: &mut dyn Store, sources: &Sources) -> Result<()> {
+    let rows = store.size().saturating_sub(store.spilled().size);
+    if rows > sources.room || (rows > sources.room / 8 && sources.memory.is_short()) {
+        store.spill(sources.memory.spills())?;
+        memory::trim();
     }
     Ok(())
 }

@@ -37,14 +37,16 @@ pub struct Sources {
     pub trusted: bool,
     /// Where partitions begin that have no committed offset and no state.
     pub start: Arc<OffsetVector>,
-    /// What the stores may hold of it.
     pub memory: Memory,
+    /// Bytes of rows that a store may hold of it; more goes to disk.
+    pub room: usize,
 }
 
 impl Sources {
     pub fn of(log: &Arc<dyn Log>, run: &Run, local: Option<&LocalCopies>) -> Sources {
         let checkpoints = local.map(|local| local.checkpoints.clone());
-        Sources { log: log.clone(), checkpoints, trusted: true, start: Arc::new(run.start.clone()), memory: run.memory.clone() }
+        let (start, memory) = (Arc::new(run.start.clone()), run.memory.clone());
+        Sources { log: log.clone(), checkpoints, trusted: true, start, room: memory.of_stores() / 8, memory }
     }
 }
 

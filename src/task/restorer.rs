@@ -121,6 +121,11 @@ impl Restorer {
         self.plan = plan;
     }
 
+    /// Bytes of rows that each store may hold of those restored from here on.
+    pub fn set_room(&mut self, bytes: usize) {
+        self.sources.room = bytes;
+    }
+
     /// Begins the restore of a task that this member owns.
     pub fn begin(&mut self, task: TaskId, warm: Option<Warm>) {
         self.forget(task);

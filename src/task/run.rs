@@ -765,6 +765,8 @@ impl Worker {
         match action {
             Action::Restore(task) => {
                 let warm = self.standby.as_ref().and_then(|standby| standby.take(*task));
+                // Shared evenly, until it is known how much each has.
+                self.restorer.set_room(self.run.memory.of_stores() / self.core.tasks().len().max(1));
                 self.restorer.begin(*task, warm);
                 self.show();
                 self.take_restored()

@@ -309,7 +309,7 @@ impl Shared {
             let found = replicas.iter_mut().find(|(_, replica)| replica.partition == chunk.partition);
             let Some((id, replica)) = found else { continue };
             if chunk.offsets.first().is_some_and(|first| first.0 >= replica.position.0) {
-                replica.take(chunk, task.store(id), &self.sources.memory)?;
+                replica.take(chunk, task.store(id), &self.sources)?;
             }
         }
         Ok(())

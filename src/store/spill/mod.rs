@@ -55,8 +55,17 @@ impl Spills {
         spills
     }
 
-    /// Where the database goes, unless it is open already.
+    /// Where the database goes, unless it is open already. What a killed process left there goes.
     pub fn place(&self, dir: &Path) {
+        let _one = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.open.get().is_some() {
+            return;
+        }
+        if let Err(error) = std::fs::remove_dir_all(dir)
+            && error.kind() != std::io::ErrorKind::NotFound
+        {
+            tracing::warn!(dir = %dir.display(), %error, "spilled state of an earlier run stays behind");
+        }
         *self.dir.lock().unwrap_or_else(PoisonError::into_inner) = Some(dir.to_path_buf());
     }
 
@@ -426,6 +435,9 @@ mod tests {
         assert!(spill.get(&absent).unwrap().iter().all(Option::is_none));
         let absent_reads = spills.reads() - before;
         assert!(absent_reads < 60, "{absent_reads} blocks were read for keys that are not there");
+        assert!(dir.path().join("spill").exists());
+        // Moving it while it is open is too late.
+        spills.place(&dir.path().join("spill"));
         assert!(dir.path().join("spill").exists());
         drop(spill);
         drop(spills);

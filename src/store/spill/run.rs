@@ -10,15 +10,19 @@ use super::filter::Filter;
 use super::{Blocks, hash};
 use crate::error::{Error, Result};
 
-/// A block is closed when it has so many bytes. sled keeps up to 16 values in a page, and a page has to stay small enough to be read whole.
-const BLOCK_BYTES: usize = 4096;
+/// A block is closed when it has so many bytes. sled keeps up to 16 values in a page, reads a page whole, and caches none that is larger than
+/// 1/256 of its cache.
+const BLOCK_BYTES: usize = 2048;
+/// The index in memory has the first key of every so many blocks.
+const INDEXED: usize = 2;
 const GONE: u32 = u32::MAX;
 
 pub struct Run {
     number: u32,
     /// How often its entries have been merged.
     pub level: u32,
-    /// The first key of every block, one after the other, and where each ends.
+    blocks: usize,
+    /// The first key of every [`INDEXED`]th block, one after the other, and where each ends.
     firsts: Vec<u8>,
     ends: Vec<u32>,
     /// Blocks before this one were removed.
@@ -30,41 +34,38 @@ pub struct Run {
 }
 
 impl Run {
-    fn blocks(&self) -> usize {
-        self.ends.len()
-    }
-
-    fn first(&self, block: usize) -> &[u8] {
-        let start = if block == 0 { 0 } else { self.ends[block - 1] as usize };
-        &self.firsts[start..self.ends[block] as usize]
+    /// A first key of the index.
+    fn first(&self, at: usize) -> &[u8] {
+        let start = if at == 0 { 0 } else { self.ends[at - 1] as usize };
+        &self.firsts[start..self.ends[at] as usize]
     }
 
     pub fn may_hold(&self, hash: u64) -> bool {
         self.filter.may_hold(hash)
     }
 
-    /// The block in which the key would stand.
+    /// A block from which on the key would stand.
     fn block_of(&self, key: &[u8]) -> usize {
-        let (mut low, mut high) = (self.from, self.blocks());
+        let (mut low, mut high) = (0, self.ends.len());
         while low < high {
             let middle = (low + high) / 2;
             if self.first(middle) <= key { low = middle + 1 } else { high = middle }
         }
-        low.saturating_sub(1).max(self.from)
+        (low.saturating_sub(1) * INDEXED).max(self.from)
     }
 
     /// Removes the blocks all of whose keys are below `bound`. Returns whether nothing is left.
     pub fn remove_below(&mut self, blocks: &Blocks, bound: &[u8]) -> Result<bool> {
-        let gone = if self.last.as_slice() < bound { self.blocks() } else { self.block_of(bound) };
+        let gone = if self.last.as_slice() < bound { self.blocks } else { self.block_of(bound) };
         for block in self.from..gone {
             blocks.remove(self.number, block as u32)?;
         }
         self.from = self.from.max(gone);
-        Ok(self.from == self.blocks())
+        Ok(self.from == self.blocks)
     }
 
     pub fn remove(&self, blocks: &Blocks) -> Result<()> {
-        (self.from..self.blocks()).try_for_each(|block| blocks.remove(self.number, block as u32))
+        (self.from..self.blocks).try_for_each(|block| blocks.remove(self.number, block as u32))
     }
 
     /// Bytes in memory.
@@ -85,15 +86,16 @@ impl<'a> Writer<'a> {
     pub fn new(blocks: &'a Blocks, number: u32, level: u32, entries: usize) -> Writer<'a> {
         let filter = Filter::with_room(entries);
         let (firsts, ends, last) = (Vec::new(), Vec::new(), Vec::new());
-        let run = Run { number, level, firsts, ends, from: 0, last, filter, entries: 0 };
+        let run = Run { number, level, blocks: 0, firsts, ends, from: 0, last, filter, entries: 0 };
         Writer { blocks, run, block: Vec::with_capacity(2 * BLOCK_BYTES) }
     }
 
     /// `None`: the key is gone.
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         assert!(self.run.entries == 0 || self.run.last.as_slice() < key, "entries of a run come in order, each key once");
-        if self.block.is_empty() {
+        if self.block.is_empty() && self.run.blocks.is_multiple_of(INDEXED) {
             self.run.firsts.extend_from_slice(key);
+            self.run.ends.push(self.run.firsts.len() as u32);
         }
         self.block.extend((key.len() as u32).to_le_bytes());
         self.block.extend(value.map_or(GONE, |value| value.len() as u32).to_le_bytes());
@@ -107,8 +109,8 @@ impl<'a> Writer<'a> {
     }
 
     fn close(&mut self) -> Result<()> {
-        self.blocks.put(self.run.number, self.run.blocks() as u32, &self.block)?;
-        self.run.ends.push(self.run.firsts.len() as u32);
+        self.blocks.put(self.run.number, self.run.blocks as u32, &self.block)?;
+        self.run.blocks += 1;
         self.block.clear();
         Ok(())
     }
@@ -145,7 +147,7 @@ impl<'a> Cursor<'a> {
 
     /// Goes on to the first entry whose key is at or above `key`; never back.
     pub fn seek(&mut self, key: &[u8]) -> Result<()> {
-        if self.run.from == self.run.blocks() {
+        if self.run.from == self.run.blocks {
             return Ok(());
         }
         let block = self.run.block_of(key);
@@ -178,7 +180,7 @@ impl<'a> Cursor<'a> {
     /// To the next entry.
     pub fn step(&mut self) -> Result<()> {
         if self.next == self.bytes.len() {
-            if self.block + 1 >= self.run.blocks() {
+            if self.block + 1 >= self.run.blocks {
                 self.entry = None;
                 return Ok(());
             }

@@ -3,14 +3,12 @@
 use super::{SAY_AWAY, Worker};
 use crate::error::Result;
 use crate::store::memory;
-use crate::task::graph::Task;
 
 impl Worker {
     /// Between two commits: stores go to disk when they have outgrown their share, or the process its budget.
     pub(super) fn relieve(&mut self) -> Result<()> {
         let share = self.run.memory.of_stores();
-        let rows = |task: &mut Task| task.state_bytes().saturating_sub(task.spilled().size);
-        let held: usize = self.tasks.values_mut().map(rows).sum();
+        let held = self.rows_held();
         let short = self.run.memory.is_short();
         if held <= share && !short {
             return Ok(());
@@ -21,7 +19,7 @@ impl Worker {
         for task in self.tasks.values_mut().filter(|task| !task.is_dirty()) {
             freed += task.spill(self.run.memory.spills(), least)?;
         }
-        if freed > 0 {
+        if freed > 0 || short {
             memory::trim();
         }
         let left = held.saturating_sub(freed);
@@ -29,6 +27,11 @@ impl Worker {
             self.say_short(left);
         }
         Ok(())
+    }
+
+    /// Bytes of rows that stores hold in memory.
+    fn rows_held(&mut self) -> usize {
+        self.tasks.values_mut().map(|task| task.state_bytes().saturating_sub(task.spilled().size)).sum()
     }
 
     fn say_short(&mut self, state: usize) {
