@@ -292,7 +292,7 @@ fn deltas_are_added_behind_an_image_and_those_of_a_process_that_died_are_not() {
     drop(checkpoints);
 
     // It had written a part, and not made it valid.
-    let db = sled::open(folder.path()).unwrap();
+    let db = opened(folder.path());
     let (key, value) = db.scan_prefix("part").last().unwrap().unwrap();
     let (head, part) = key.split_at(key.len() - 4);
     assert_eq!(part, (parts - 1).to_be_bytes());
@@ -314,7 +314,7 @@ fn a_damaged_checkpoint_is_not_used() {
     checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), &[rows(0..10)]).unwrap();
     drop(checkpoints);
     for damaged in ["part", "current"] {
-        let db = sled::open(folder.path()).unwrap();
+        let db = opened(folder.path());
         let (key, value) = db.scan_prefix(damaged).next().unwrap().unwrap();
         let mut bytes = value.to_vec();
         let last = bytes.len() - 3;
@@ -327,8 +327,21 @@ fn a_damaged_checkpoint_is_not_used() {
         checkpoints.save("t0", "agg", &record(2, 1), NextOffset(22), &[rows(0..10)]).unwrap();
         assert_eq!(load(&checkpoints, "t0", "agg").unwrap().0.commit.number, 2);
     }
-    let db = sled::open(folder.path()).unwrap();
+    let db = opened(folder.path());
     db.insert("format", &[0, 0, 0, 9]).unwrap();
     drop(db);
     assert_eq!(Checkpoints::open(folder.path()).err().unwrap().kind, Kind::Config);
+}
+
+/// Once the one that was dropped has let go of its lock.
+fn opened(path: &std::path::Path) -> sled::Db {
+    let mut tries = 0;
+    loop {
+        match sled::open(path) {
+            Ok(db) => return db,
+            Err(error) if tries == 100 => panic!("{error}"),
+            Err(_) => std::thread::sleep(std::time::Duration::from_millis(20)),
+        }
+        tries += 1;
+    }
 }

@@ -19,6 +19,7 @@ use crate::store::checkpoint::Checkpoints;
 use crate::task::graph;
 use crate::task::plan::{Plan, TaskId};
 use crate::task::replica::{Basis, IMAGE_ROWS, Tail};
+use crate::task::restorer::Restoring;
 use crate::task::run::Run;
 
 /// Deltas of more rows than the image has, and than this, are folded into it; so are deltas in more parts than this.
@@ -43,6 +44,8 @@ pub struct LocalCopies {
 #[derive(Clone)]
 pub struct Writer {
     sender: Sender<Job>,
+    /// Until it is written: where a seed is to reproduce a run.
+    waits: bool,
     /// What the thread could not write.
     failed: Arc<Mutex<Option<Error>>>,
 }
@@ -53,8 +56,14 @@ impl Writer {
     /// # Errors
     /// What the thread could not write before.
     pub fn hand_over(&self, task: TaskId, store: &str, basis: Basis) -> Result<()> {
-        let sent = self.sender.send(Job { task, store: store.to_string(), basis });
-        sent.map_err(|_| self.failed().clone().unwrap_or_else(broken))
+        let (done, written) = channel();
+        let sent = self.sender.send(Job { task, store: store.to_string(), basis, _done: done });
+        sent.map_err(|_| self.failed().clone().unwrap_or_else(broken))?;
+        if self.waits {
+            // Nothing is ever sent: the other end goes with the job.
+            let _ = written.recv();
+        }
+        Ok(())
     }
 
     fn failed(&self) -> MutexGuard<'_, Option<Error>> {
@@ -66,6 +75,7 @@ struct Job {
     task: TaskId,
     store: String,
     basis: Basis,
+    _done: Sender<()>,
 }
 
 impl LocalCopies {
@@ -75,15 +85,18 @@ impl LocalCopies {
     /// `Config` when another process holds it.
     pub fn of(run: &Run) -> Result<Option<LocalCopies>> {
         match &run.state {
-            Some(dir) if run.plan.has_state() => LocalCopies::start(Checkpoints::open(dir)?, run.plan.clone()).map(Some),
+            Some(dir) if run.plan.has_state() => {
+                let waits = run.restoring != Restoring::Threads;
+                LocalCopies::start(Checkpoints::open(dir)?, run.plan.clone(), waits).map(Some)
+            }
             _ => Ok(None),
         }
     }
 
-    pub fn start(checkpoints: Checkpoints, plan: Arc<Plan>) -> Result<LocalCopies> {
+    fn start(checkpoints: Checkpoints, plan: Arc<Plan>, waits: bool) -> Result<LocalCopies> {
         let checkpoints = Arc::new(checkpoints);
         let (sender, jobs) = channel();
-        let writer = Writer { sender, failed: Arc::default() };
+        let writer = Writer { sender, waits, failed: Arc::default() };
         let (on, found) = (checkpoints.clone(), writer.failed.clone());
         let thread = std::thread::Builder::new().name("checkpoint".into()).spawn(move || {
             if let Err(error) = write(&on, &plan, &jobs) {
@@ -181,7 +194,7 @@ fn write(checkpoints: &Checkpoints, plan: &Plan, jobs: &Receiver<Job>) -> Result
     let mut empty = BTreeSet::new();
     // Stores that are partly on disk as they are: no copy is kept until they are restored.
     let mut gone = BTreeSet::new();
-    for Job { task, store, basis } in jobs {
+    for Job { task, store, basis, _done } in jobs {
         let name = task.to_string();
         let of = (task, store.clone());
         match basis {
