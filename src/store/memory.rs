@@ -138,7 +138,7 @@ mod allocator {
         // SAFETY: plain setters of the C library's allocator.
         unsafe {
             mallopt(M_MMAP_THRESHOLD, 256 << 10);
-            mallopt(M_ARENA_MAX, 4);
+            mallopt(M_ARENA_MAX, 2);
         }
     }
 

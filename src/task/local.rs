@@ -166,7 +166,7 @@ impl LocalCopies {
     /// # Errors
     /// What could not be.
     pub fn finish(&mut self) -> Result<()> {
-        let Some(Writer { sender, failed }) = self.writer.take() else { return Ok(()) };
+        let Some(Writer { sender, failed, .. }) = self.writer.take() else { return Ok(()) };
         drop(sender);
         let ended = self.thread.take().map(JoinHandle::join);
         match failed.lock().unwrap_or_else(PoisonError::into_inner).take() {
