@@ -187,7 +187,8 @@ pub fn apart(case: &Case, join: &Join) -> bool {
     let (left, table) = (laid(case, &join.left), of_source(case, join.table));
     let met: BTreeSet<usize> = left.topics.iter().chain(&table.topics).copied().collect();
     let by_key = left.parts == Some(1) && key_of(case, join, &left).part == Some(0);
-    left.topics.is_empty() || !by_key || !(left.trusted && table.trusted) || !even(case, &met)
+    let meet = !left.topics.is_empty() && by_key && left.trusted && table.trusted && even(case, &met);
+    !meet
 }
 
 fn key_of(case: &Case, join: &Join, left: &Laid) -> Column {

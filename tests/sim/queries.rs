@@ -267,7 +267,9 @@ fn expressions_of_group(rows: &Rows, dice: &mut Dice) -> Vec<Group> {
             _ => by(&name, data_type, Expr::column(&name)),
         };
         let taken = |other: &Group| other.name == group.name;
-        if !groups.iter().any(taken) && !(group.name == "upper_group" && rows.columns.iter().any(|(n, _)| n == "upper_group")) {
+        let taken =
+            groups.iter().any(taken) || (group.name == "upper_group" && rows.columns.iter().any(|(n, _)| n == "upper_group"));
+        if !taken {
             groups.push(group);
         }
     }
