@@ -28,7 +28,7 @@ impl World {
     pub fn site(&self, name: &str, more: &str) -> Site {
         let state = self.path(&format!("state-{name}"));
         let text = format!(
-            "[state]\ndir = \"{}\"\ncheckpoint_interval = \"1s\"\n[serve]\naddress = \"\"\n[registry]\nurl = \"{}\"\ntimeout = \"20s\"\n\
+            "[state]\ndir = \"{}\"\ncheckpoint_interval = \"1s\"\nstandby_tasks = 1\n[serve]\naddress = \"\"\n[registry]\nurl = \"{}\"\ntimeout = \"20s\"\n\
              [log]\nlevel = \"info\"\n{more}\n{}",
             state.display(),
             self.registry_url,
