@@ -105,6 +105,11 @@ impl Memory {
         self.budget / 8 / pipelines.max(1)
     }
 
+    /// Restores at a time.
+    pub fn restores_at_once(&self) -> usize {
+        (self.budget >> 29).max(1)
+    }
+
     /// Rows of output that an operator makes before they may be sent.
     pub fn rows_at_once(&self) -> usize {
         (self.share(16) / 256).clamp(1, 65_536)

@@ -225,7 +225,9 @@ impl Restorer {
     /// Gives a job to the threads; there is one more if there may be.
     fn hand_over(&mut self, job: Job) {
         self.threads.retain(|thread| !thread.is_finished());
-        let most = std::thread::available_parallelism().map_or(1, usize::from).min(THREADS_MAX);
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        // Each holds a commit's changes and what its client has read ahead, beside the store.
+        let most = cores.min(THREADS_MAX).min(self.sources.memory.restores_at_once());
         let mut queue = lock(&self.queue);
         let (task, ticket) = (job.task, job.ticket);
         queue.jobs.insert(ticket, job);
