@@ -199,6 +199,8 @@ fn write(checkpoints: &Checkpoints, plan: &Plan, jobs: &Receiver<Job>) -> Result
         let of = (task, store.clone());
         match basis {
             Basis::Image(Tail { rows, commit: Some(commit), changelog }) => {
+                // A restore before the first deltas were handed over: they are in the image.
+                empty.remove(&of);
                 gone.remove(&of);
                 checkpoints.save(&name, &store, &commit, changelog, &rows)?;
             }
