@@ -337,10 +337,11 @@ impl Worker {
         let task = self.run.plan.task_of(&decision.partition);
         if let Some((id, task)) = task.and_then(|id| Some((id, self.tasks.get_mut(&id)?))) {
             task.follow([&decision])?;
+            // Before anything can be sent or undone: what goes back takes it along.
+            self.decided.push(decision);
             self.carry_through(id)?;
             self.event(Event::Processed { records: 0, bytes: 0 });
         }
-        self.decided.push(decision);
         self.perform()
     }
 

@@ -156,13 +156,15 @@ impl Worker {
 
     pub(super) fn forget(&mut self, task: TaskId) {
         self.restorer.forget(task);
+        // What it decided and did not commit was never used: recorded, it would be followed by others alone.
+        let plan = self.run.plan.clone();
+        self.decided.retain(|decision| plan.task_of(&decision.partition) != Some(task));
         if let Some(local) = &mut self.local {
             local.forget(task);
         }
         self.tasks.remove(&task);
         self.finished.remove(&task);
         self.rounds.remove(&task);
-        let plan = self.run.plan.clone();
         let of_task = |partition: &TopicPartition| plan.task_of(partition) == Some(task);
         let waiting: Vec<TopicPartition> = self.parked.keys().filter(|p| of_task(p)).cloned().collect();
         for partition in &waiting {
