@@ -93,11 +93,7 @@ impl Args {
 
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let stop = Stop::on_signal()?;
-    // A file that can't be read is said before a broker is waited for.
-    pipeline::read(&args.pipeline)?;
-    let mut site = context.site()?;
-    let partitions = pipeline::partitions(&args.pipeline, site.log.as_ref())?;
-    let compiled = pipeline::compile(context, &args.pipeline, site.registry.as_ref(), &partitions)?;
+    let (mut site, compiled) = pipeline::open(context, &args.pipeline)?;
     let topology = &compiled.topology;
     let mut request = args.request();
     let planned = backfill::plan(&site, topology, &request)?;

@@ -55,11 +55,7 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
 
 /// Plans, then looks at the topics and the sinks' subjects. Writes nothing but a first lock.
 fn online(args: &Args, context: &Context, path: &std::path::Path) -> Result<(Topology, Vec<String>)> {
-    // A file that can't be read is said before a broker is waited for.
-    pipeline::read(path)?;
-    let site = context.site()?;
-    let partitions = pipeline::partitions(path, site.log.as_ref())?;
-    let compiled = pipeline::compile(context, path, site.registry.as_ref(), &partitions)?;
+    let (site, compiled) = pipeline::open(context, path)?;
     prepare::check_loops(&compiled.topology)?;
     prepare::sources(&site, &compiled.topology)?;
     warn_of_lost_versions(context, &site, path, &compiled.topology)?;

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use crate::contract::lock::lines;
 use crate::contract::{AvroSchema, Contract, Contracts, FileContracts, Lock, LockedSink, Pinned, Registry};
 use crate::error::{Error, Result, nearest};
+use crate::job::Site;
 use crate::log::Log;
 use crate::record::Topic;
 use crate::topology::{self, Options, SqlFile, Topology};
@@ -98,6 +99,15 @@ pub fn compile(context: &Context, path: &Path, registry: &dyn Registry, partitio
 
 /// Partition counts by topic. One that is missing counts as equal to the others.
 pub type Partitions = BTreeMap<Topic, i32>;
+
+/// The pipeline as the configured broker and registry have it. A file that can't be read is said before a broker is waited for.
+pub fn open(context: &Context, path: &Path) -> Result<(Site, Compiled)> {
+    read(path)?;
+    let site = context.site()?;
+    let partitions = partitions(path, site.log.as_ref())?;
+    let compiled = compile(context, path, site.registry.as_ref(), &partitions)?;
+    Ok((site, compiled))
+}
 
 /// How many partitions the topics have that the file reads. A topic that does not exist is left out: whoever runs the pipeline refuses it.
 pub fn partitions(path: &Path, log: &dyn Log) -> Result<Partitions> {

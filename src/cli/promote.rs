@@ -34,10 +34,7 @@ const SAY_EVERY: Duration = Duration::from_secs(10);
 
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     let stop = Stop::on_signal()?;
-    pipeline::read(&args.pipeline)?;
-    let mut site = context.site()?;
-    let partitions = pipeline::partitions(&args.pipeline, site.log.as_ref())?;
-    let compiled = pipeline::compile(context, &args.pipeline, site.registry.as_ref(), &partitions)?;
+    let (mut site, compiled) = pipeline::open(context, &args.pipeline)?;
     let topology = &compiled.topology;
     let which = match (&args.job, args.generation) {
         (Some(job), _) => Which::Job(job.clone()),

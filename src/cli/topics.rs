@@ -23,10 +23,8 @@ pub struct Args {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<Exit> {
-    pipeline::read(&args.pipeline)?;
-    let site = context.site()?;
-    let partitions = pipeline::partitions(&args.pipeline, site.log.as_ref())?;
-    let topology = pipeline::compile(context, &args.pipeline, site.registry.as_ref(), &partitions)?.topology;
+    let (site, compiled) = pipeline::open(context, &args.pipeline)?;
+    let topology = compiled.topology;
     let counts = prepare::sources(&site, &topology)?;
     let tasks = counts.iter().copied().max().unwrap_or(0);
     let names = Names::new(context.name_prefix(), &topology.pipeline, args.generation)?;

@@ -19,7 +19,7 @@ use crate::watermark::Watermark;
 
 const POLL: Duration = Duration::from_millis(200);
 /// Messages hold up to a megabyte.
-const POLL_RECORDS: usize = 8;
+pub const POLL_RECORDS: usize = 8;
 /// A restore that hears nothing for so long begins anew.
 const SILENCE: Duration = Duration::from_secs(60);
 /// After so long without a record it is held up.

@@ -22,7 +22,7 @@ use crate::record::{Chunk, OffsetVector, TopicPartition};
 use crate::task::graph::Task;
 use crate::task::local::{LocalCopies, Writer};
 use crate::task::plan::{Plan, TaskId};
-use crate::task::replica::Replica;
+use crate::task::replica::{POLL_RECORDS, Replica};
 use crate::task::restore::{self, Sources, Warm};
 use crate::task::restorer::Restoring;
 use crate::task::run::Run;
@@ -30,7 +30,6 @@ use crate::task::watch::Watch;
 
 /// What a standby reads at once, and how much of it is folded before the worker can ask for a copy again.
 const POLL: Duration = Duration::from_millis(200);
-const POLL_RECORDS: usize = 2_000;
 const SLICE: usize = 16;
 /// After an error.
 const RETRY: Duration = Duration::from_secs(5);
