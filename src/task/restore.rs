@@ -19,7 +19,7 @@ use crate::store::checkpoint::Checkpoints;
 use crate::store::memory::Memory;
 use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
-use crate::task::graph::Task;
+use crate::task::graph::{Task, recoverable};
 use crate::task::local::LocalCopies;
 use crate::task::plan::{Plan, Reads, TaskId};
 use crate::task::progress::{self, TaskState};
@@ -87,24 +87,41 @@ pub fn restore(plan: &Arc<Plan>, id: TaskId, sources: &Sources, warm: Option<War
     let committed = sources.log.committed(&group, &partitions)?;
     watch.found(committed.iter().map(|(partition, offset)| (partition.clone(), offset.next)).collect());
     let ahead = warm.is_some();
-    let restored = restore_from(plan, id, &partitions, &committed, sources, warm, watch);
-    let Err(error) = &restored else { return restored };
+    let attempt = |sources: &Sources, warm| {
+        let restored = restore_from(plan, id, &partitions, &committed, sources, warm, watch);
+        restored.map_err(|error| of_one_commit(id, &group, &committed, &partitions, sources, error))
+    };
+    match attempt(sources, warm) {
+        Err(error) if !recoverable(error.kind) && ((sources.checkpoints.is_some() && sources.trusted) || ahead) => {
+            // A process that slept while it wrote its local copy may have taken another owner's commits for its own. The changelog decides.
+            tracing::warn!(task = %id, %error, "the local checkpoint is left out: the state is read from its changelog alone");
+            watch.begin();
+            attempt(&Sources { trusted: false, ..sources.clone() }, None)
+        }
+        restored => restored,
+    }
+}
+
+/// Why a restore failed: if the group's offsets have moved since they were asked for, this process slept and another owns the task by now.
+/// Then what was read is of two commits, not damaged.
+fn of_one_commit(
+    id: TaskId,
+    group: &str,
+    committed: &CommittedOffsets,
+    partitions: &[TopicPartition],
+    sources: &Sources,
+    error: Error,
+) -> Error {
     if error.kind == Kind::Away {
-        return restored;
+        return error;
     }
-    if sources.log.committed(&group, &partitions)? != committed {
-        // This process slept, and another owns the task by now: what was read is of two commits, not damaged.
-        let message = format!("task {id} of group \"{group}\": another member committed while it was restored");
-        return Err(Error::new(Kind::Fenced, message));
+    match sources.log.committed(group, partitions) {
+        Ok(now) if now == *committed => error,
+        Ok(_) => {
+            Error::new(Kind::Fenced, format!("task {id} of group \"{group}\": another member committed while it was restored"))
+        }
+        Err(away) => away,
     }
-    if (sources.checkpoints.is_some() && sources.trusted) || ahead {
-        // A process that slept while it wrote its local copy may have taken another owner's commits for its own. The changelog decides.
-        tracing::warn!(task = %id, %error, "the local checkpoint is left out: the state is read from its changelog alone");
-        let sources = Sources { trusted: false, ..sources.clone() };
-        watch.begin();
-        return restore_from(plan, id, &partitions, &committed, &sources, None, watch);
-    }
-    restored
 }
 
 fn restore_from(
