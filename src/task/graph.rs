@@ -183,7 +183,8 @@ impl Task {
             };
             match &node.operation {
                 Operation::Exchange(spec) if here => {
-                    outboxes.push(Outbox::new(index, node, spec, &plan.names, plan.exchange_partitions())?);
+                    let told = plan.senders(index)[id.number as usize];
+                    outboxes.push(Outbox::new(index, node, spec, &plan.names, plan.exchange_partitions(), told)?);
                 }
                 Operation::Sink(sink) if here => {
                     outlets.push((*sink, Outlet::new(&topology.sinks[*sink], plan.targets[*sink].clone())?));

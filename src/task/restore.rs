@@ -196,7 +196,7 @@ pub(super) fn committed_state(plan: &Plan, id: TaskId, committed: &CommittedOffs
                 state.feeds.insert(partition, feed);
             }
             // Its senders stand in the commit record alone.
-            Reads::Exchange(node) => drop(state.inboxes.insert(partition, InboxState::start(plan.tasks(plan.sub_of(node))))),
+            Reads::Exchange(node) => drop(state.inboxes.insert(partition, InboxState::start(plan.senders(node)))),
         }
     }
     Ok(state)
@@ -338,8 +338,7 @@ fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Opt
                 state.feeds.insert(partition, FeedState { position, watermark, others, budget, idle: false });
             }
             Reads::Exchange(node) => {
-                let of_start = || InboxState::start(plan.tasks(plan.sub_of(node))).senders;
-                let senders = senders.remove(&partition).unwrap_or_else(of_start);
+                let senders = senders.remove(&partition).unwrap_or_else(|| plan.senders(node));
                 state.inboxes.insert(partition, InboxState { position, senders });
             }
         }
