@@ -67,7 +67,8 @@ pub fn joined(rows: Rows, style: &Style, case: &Case, dice: &mut Dice) -> Rows {
         columns: Vec::new(),
     };
     let scope = join.scope(case);
-    let usable: Vec<(String, Type)> = scope.iter().filter(|(name, _)| !EDGES.contains(&&name[2..])).cloned().collect();
+    let usable = |name: &str| !name.starts_with("hidden.") && !EDGES.contains(&&name[2..]);
+    let usable: Vec<(String, Type)> = scope.iter().filter(|(name, _)| usable(name)).cloned().collect();
     if dice.chance(25) {
         let fails = dice.chance(20);
         join.on = Some(if fails { failing_condition(&usable, style, dice) } else { boolean(&usable, 1, style, dice) });
