@@ -54,6 +54,7 @@ const KEYS: &[(&str, &str, Form)] = &[
     ("state", "standby_tasks", Form::Number),
     ("serve", "address", Form::Text),
     ("time", "idle_after", Form::Text),
+    ("time", "quiet_after", Form::Text),
     ("commit", "interval", Form::Text),
     ("commit", "delivery", Form::Text),
     ("commit", "transaction_timeout", Form::Text),
@@ -201,11 +202,14 @@ pub struct Time {
     /// `None` ("off"): a quiet partition holds back the others for ever.
     #[serde(deserialize_with = "duration_or_off")]
     pub idle_after: Option<Duration>,
+    /// `None` ("off"): when everything is quiet, the last windows wait for the next record.
+    #[serde(deserialize_with = "duration_or_off")]
+    pub quiet_after: Option<Duration>,
 }
 
 impl Default for Time {
     fn default() -> Time {
-        Time { idle_after: Some(Duration::from_secs(30)) }
+        Time { idle_after: Some(Duration::from_secs(30)), quiet_after: None }
     }
 }
 
@@ -377,6 +381,7 @@ impl Settings {
             delivery: typed.commit.delivery,
             commit_interval_ms: typed.commit.interval.as_millis() as u64,
             idle_after: typed.time.idle_after,
+            quiet_after: typed.time.quiet_after,
             transaction_timeout: typed.commit.transaction_timeout,
             topics_create: typed.topics.create,
             replication: typed.topics.replication,
