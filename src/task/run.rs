@@ -1109,11 +1109,11 @@ impl Worker {
         }
         self.said_waiting = Some((to, self.clock.now()));
         let needed = Watermark(to.0.saturating_add(lull::delay_micros(&self.run.plan.topology)));
-        tracing::info!(
-            pipeline = self.name(),
-            %watermark,
-            "everything is quiet: the last windows wait until the watermark is {to}, for a record with an event time of about {needed} or              later. [time] quiet_after closes them without one"
+        let waits = format!(
+            "the last windows wait until the watermark is {to}, for a record with an event time of about {needed} or later"
         );
+        let remedy = "[time] quiet_after closes them without one";
+        tracing::info!(pipeline = self.name(), %watermark, "everything is quiet: {waits}. {remedy}");
     }
 
     /// For how long a stream's partition has to be at its end so that event time may go on by the clock; `None`: it never does.
