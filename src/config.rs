@@ -823,6 +823,7 @@ mod tests {
     fn values_that_do_not_fit_are_refused_with_their_place() {
         for (text, says) in [
             ("[commit]\ninterval = \"100\"", "t.toml:2:12: duration \"100\""),
+            ("[time]\nquiet_after = \"soon\"", "t.toml:2:15: duration \"soon\" is not understood: write 30s, 5m, or \"off\""),
             ("[commit]\ndelivery = \"exactly_one\"", "unknown value \"exactly_one\""),
             ("[commit]\n# why\ninterval = \"10s\"", "t.toml:3: [commit] interval is 10s"),
             ("[kafka]\nbrokers = \"kafka\"", "t.toml:2: [kafka] brokers has \"kafka\""),

@@ -58,6 +58,7 @@ fn a_transaction_that_hangs_is_shown_and_aborted_and_its_process_goes_on() {
     let site = world.site("live", COMMITS);
     let operator = world.site("operator", "");
     let group = world.group(1);
+    let _others = world.transactional_producer();
     let writing = Writing::start(&world, &shop, seed(), 500);
     let mut process = site.start(&["run", shop.sql()]);
     wait_until("it commits", LONG, || world.progress(&group, &shop.orders) > 0);
@@ -71,16 +72,16 @@ fn a_transaction_that_hangs_is_shown_and_aborted_and_its_process_goes_on() {
     assert!(!listed(&operator, &["--hanging"]).iter().any(|row| row["id"] == id), "its time is not over yet");
 
     // What is refused, and a dry run, change nothing.
-    let input = format!("{}.input", world.name);
+    let other = format!("{}.input", world.name);
     for (arguments, says) in [
-        (vec!["txn", "abort", input.as_str(), "--yes"], "--force"),
+        (vec!["txn", "abort", other.as_str(), "--yes"], "--force"),
         (vec!["txn", "abort", &id[..id.len() - 1], "--yes"], "did you mean"),
     ] {
         let refused = operator.run(&arguments);
         assert_eq!(refused.code, 2, "{arguments:?}: {}", refused.stderr);
         assert!(refused.stderr.contains(says), "{arguments:?}: {}", refused.stderr);
     }
-    assert!(listed(&operator, &["--all"]).len() > listed(&operator, &[]).len(), "the input's writer is another's");
+    assert!(listed(&operator, &["--all"]).len() > listed(&operator, &[]).len(), "others have ids, too");
     let dry = operator.done(&["txn", "abort", id]);
     assert!(dry.stdout.contains("would abort") && dry.stdout.contains("--yes"), "{}", dry.stdout);
     let held = held_back(world.log.as_ref(), &touched);
