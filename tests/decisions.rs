@@ -9,10 +9,12 @@ use tidemill::job::backfill::{self, Request};
 use tidemill::job::live;
 use tidemill::job::promote::{Promotion, Which};
 use tidemill::log::{Isolation, Log};
-use tidemill::record::Topic;
+use tidemill::record::{Timestamp, Topic};
 use tidemill::task::decision;
+use tidemill::task::lull;
 use tidemill::task::run::{Run, Step, Worker};
 use tidemill::topology::Options;
+use tidemill::watermark::Watermark;
 
 /// Two topics whose windows meet: one that is quiet holds back the other's.
 fn case() -> Case {
@@ -239,4 +241,21 @@ fn without_quiet_after_the_log_says_once_for_what_the_last_windows_wait() {
         assert!(said[0].contains(part), "{}", said[0]);
     }
     assert_eq!(rows(&sinks(&world, &case)), 2, "those that ended before 00:04:25");
+}
+
+/// Windows of one minute, and windows of five over their results.
+#[test]
+fn event_time_goes_on_from_window_to_window_and_not_beyond_the_last() {
+    let at = |minutes: i64, seconds: i64| 1_767_571_200_000_000 + (minutes * 60 + seconds) * 1_000_000;
+    let release = |name: &str, until: i64| {
+        let to = lull::release(&golden(name).topology, Timestamp(at(3, 5)), Watermark(until));
+        to.map(|to| (to.0 - at(0, 0)) / 1_000_000)
+    };
+    for (until, to) in [(at(3, 59), 180), (at(4, 0), 240), (at(4, 59), 240), (at(5, 0), 300), (at(90, 0), 300), (i64::MAX, 300)] {
+        assert_eq!(release("window_over_window", until), Some(to), "{until}");
+    }
+    assert_eq!(release("filter_project", i64::MAX), None, "nothing waits for time");
+    // A row that waits for its version goes when the watermark is above it.
+    assert_eq!(release("join_tombstones", at(3, 4)), None);
+    assert_eq!(release("join_tombstones", at(3, 6)), Some(185));
 }
