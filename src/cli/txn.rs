@@ -20,8 +20,7 @@ use crate::task::names::Names;
 /// Until then the markers of an aborted transaction are written.
 const RELEASED: Duration = Duration::from_secs(10);
 const SLICE: Duration = Duration::from_millis(100);
-const OTHER_TOOL: &str =
-    "Kafka's own tool asks the coordinators instead: kafka-transactions.sh --bootstrap-server ... list, describe, abort";
+const OTHER_TOOL: &str = "kafka-transactions.sh, Kafka's own tool, asks the coordinators instead (list, describe, abort)";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -141,7 +140,7 @@ fn places<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> Vec<S
 fn read(log: &dyn Log) -> Result<BTreeMap<String, Transaction>> {
     let topic = Topic::new(transactions::TOPIC);
     let permission =
-        format!("this user needs the right to describe and read the topic {topic}. Where nobody has it: {OTHER_TOOL}");
+        format!("this user needs the right to describe and read the topic {topic}. Where nobody has it, {OTHER_TOOL}");
     let denied = |error: Error| match error.kind {
         Kind::Config | Kind::Failed => {
             Error { kind: Kind::Config, ..error }.context("transactions can't be listed").hint(&permission)
@@ -224,7 +223,7 @@ fn perform(args: &Abort, log: &dyn Log, prefix: &str) -> Result<Exit> {
 fn look(args: &Abort, log: &dyn Log) -> Result<Option<Transaction>> {
     let mut found = match read(log) {
         Err(error) if args.force && error.kind == Kind::Config => {
-            tracing::warn!("{error}: it is aborted without knowing what is open");
+            tracing::warn!("{}: it is aborted without knowing what is open", error.message);
             return Ok(None);
         }
         result => result?,

@@ -210,10 +210,10 @@ const RIVALRY: (usize, Duration) = (4, Duration::from_secs(60));
 const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked for quiet partitions.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often it is said at most that the last windows wait.
-const SAY_WAITING: Duration = Duration::from_secs(300);
 /// The same for tables at their ends, which hold back joins.
 const LOOK_AT_TABLES_EVERY: Duration = Duration::from_millis(50);
+/// How often it is said at most that the last windows wait.
+const SAY_WAITING: Duration = Duration::from_secs(300);
 /// How often the group's offsets are asked for near the end of a bounded run.
 const ENDS_EVERY: Duration = Duration::from_millis(20);
 /// How often it is asked whether this run may still commit.
