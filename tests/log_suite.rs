@@ -244,6 +244,7 @@ suite! {
     tools_commit_only_for_groups_at_rest
     same_transactional_id_fences_the_elder
     dropped_transaction_is_settled_when_its_id_comes_back
+    offsets_of_an_outsider_are_fenced_by_the_transactional_id
     metadata_of_a_member_that_left_is_refused
     at_least_once_commits_records_then_offsets
     position_moves_over_markers_in_a_group
@@ -539,6 +540,31 @@ fn dropped_transaction_is_settled_when_its_id_comes_back(world: &World) {
     let _restarted = world.producer("p");
     world.wait_until("it is settled", || world.end(&topic, 0, Isolation::Committed) == NextOffset(2));
     assert_eq!(world.values(&topic, 1), Vec::<String>::new());
+}
+
+fn offsets_of_an_outsider_are_fenced_by_the_transactional_id(world: &World) {
+    let topic = world.topic("t", 1);
+    let (group, partition) = (world.named("g"), topic.partition(0));
+    let outsider = world.log.outsider(&group);
+    let mut begin = |value: &str, at: i64| {
+        let mut producer = world.producer("p");
+        producer.begin().unwrap();
+        producer.send(&topic, &records(0, &[value])).unwrap();
+        move || producer.commit(&offset_at(&partition, NextOffset(at), value), Some((&group, &outsider)))
+    };
+    let mut sleeper = begin("sleeper", 0);
+    begin("first", 7)().unwrap();
+    assert_eq!(sleeper().unwrap_err().kind, Kind::Fenced);
+    let there = || world.committed("g", &topic.partition(0)).map(|at| (at.next, at.metadata));
+    assert_eq!(there(), Some((NextOffset(7), "first".to_owned())), "together with its record, and not put back");
+    assert_eq!(world.values(&topic, 1), ["first"]);
+
+    // Nothing but the transactional id: members are not asked, so a group that may have some is none of an outsider's business.
+    let mut member = world.member("g", &topic);
+    assigned(&mut *member, 1);
+    begin("second", 9)().unwrap();
+    assert_eq!(there(), Some((NextOffset(9), "second".to_owned())));
+    member.close().unwrap();
 }
 
 fn metadata_of_a_member_that_left_is_refused(world: &World) {
