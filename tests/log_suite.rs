@@ -542,27 +542,29 @@ fn dropped_transaction_is_settled_when_its_id_comes_back(world: &World) {
     assert_eq!(world.values(&topic, 1), Vec::<String>::new());
 }
 
+/// Opens a transaction with a record, and returns its commit together with an offset of somebody who is no member.
+fn outsider(world: &World, topic: &Topic, value: &'static str, at: i64) -> impl FnOnce() -> Result<()> {
+    let (group, partition) = (world.named("g"), topic.partition(0));
+    let metadata = world.log.outsider(&group);
+    let mut producer = world.producer("p");
+    producer.begin().unwrap();
+    producer.send(topic, &records(0, &[value])).unwrap();
+    move || producer.commit(&offset_at(&partition, NextOffset(at), value), Some((&group, &metadata)))
+}
+
 fn offsets_of_an_outsider_are_fenced_by_the_transactional_id(world: &World) {
     let topic = world.topic("t", 1);
-    let (group, partition) = (world.named("g"), topic.partition(0));
-    let outsider = world.log.outsider(&group);
-    let mut begin = |value: &str, at: i64| {
-        let mut producer = world.producer("p");
-        producer.begin().unwrap();
-        producer.send(&topic, &records(0, &[value])).unwrap();
-        move || producer.commit(&offset_at(&partition, NextOffset(at), value), Some((&group, &outsider)))
-    };
-    let mut sleeper = begin("sleeper", 0);
-    begin("first", 7)().unwrap();
-    assert_eq!(sleeper().unwrap_err().kind, Kind::Fenced);
     let there = || world.committed("g", &topic.partition(0)).map(|at| (at.next, at.metadata));
-    assert_eq!(there(), Some((NextOffset(7), "first".to_owned())), "together with its record, and not put back");
+    let sleeper = outsider(world, &topic, "sleeper", 0);
+    outsider(world, &topic, "first", 7)().unwrap();
+    assert_eq!(sleeper().unwrap_err().kind, Kind::Fenced);
+    assert_eq!(there(), Some((NextOffset(7), "first".to_owned())), "there with its record, and not put back");
     assert_eq!(world.values(&topic, 1), ["first"]);
 
-    // Nothing but the transactional id: members are not asked, so a group that may have some is none of an outsider's business.
+    // Nothing but the transactional id fences: members are not asked.
     let mut member = world.member("g", &topic);
     assigned(&mut *member, 1);
-    begin("second", 9)().unwrap();
+    outsider(world, &topic, "second", 9)().unwrap();
     assert_eq!(there(), Some((NextOffset(9), "second".to_owned())));
     member.close().unwrap();
 }
