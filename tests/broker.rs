@@ -42,5 +42,7 @@ mod restore;
 mod security;
 #[path = "broker/shop.rs"]
 mod shop;
+#[path = "broker/starts.rs"]
+mod starts;
 #[path = "broker/world.rs"]
 mod world;

@@ -543,7 +543,7 @@ fn dropped_transaction_is_settled_when_its_id_comes_back(world: &World) {
 }
 
 /// Opens a transaction with a record, and returns its commit together with an offset of somebody who is no member.
-fn outsider(world: &World, topic: &Topic, value: &'static str, at: i64) -> impl FnOnce() -> Result<()> {
+fn outsider(world: &World, topic: &Topic, value: &'static str, at: i64) -> impl FnOnce() -> Result<(), Error> {
     let (group, partition) = (world.named("g"), topic.partition(0));
     let metadata = world.log.outsider(&group);
     let mut producer = world.producer("p");
@@ -999,7 +999,7 @@ fn kafka_outage_is_idle_and_away_and_passes() {
     assert_eq!(world.log.topic(&topic).unwrap_err().kind, Kind::Away);
     broker.start_broker();
     let mut producer = world.log.producer(&short).unwrap();
-    producer.settle(&[out.partition(0)], &world.named("short")).unwrap();
+    producer.settle(&[out.partition(0)], Some(&world.named("short"))).unwrap();
     producer.begin().unwrap();
     producer.send(&out, &records(0, &["kept"])).unwrap();
     producer.commit(&CommittedOffsets::new(), None).unwrap();
@@ -1023,7 +1023,7 @@ fn kafka_transaction_that_timed_out_while_the_broker_was_down_stays_aborted() {
     let mut expected = Vec::new();
     for round in 0..4 {
         let mut producer = world.log.producer(&short).unwrap();
-        producer.settle(&all, &world.named("g")).unwrap();
+        producer.settle(&all, Some(&world.named("g"))).unwrap();
         producer.begin().unwrap();
         all.iter().for_each(|at| producer.send(&topic, &records(at.partition.0, &["aborted"])).unwrap());
         let before = world.end(&topic, 0, Isolation::Committed);
@@ -1034,7 +1034,7 @@ fn kafka_transaction_that_timed_out_while_the_broker_was_down_stays_aborted() {
         broker.start_broker();
         let mut producer = world.log.producer(&short).unwrap();
         let started = Instant::now();
-        producer.settle(&all, &world.named("g")).unwrap();
+        producer.settle(&all, Some(&world.named("g"))).unwrap();
         eprintln!("round {round}: settled in {:.1?}", started.elapsed());
         (0..2).for_each(|partition| world.settled(&topic, partition));
         producer.begin().unwrap();

@@ -23,7 +23,7 @@ use tidemill::log::{Log, ProducerSettings};
 use tidemill::record::{Outgoing, Topic};
 use tidemill::task::core::Cadence;
 use tidemill::task::names::Names;
-use tidemill::task::run::{Run, Worker};
+use tidemill::task::run::{Run, Step, Worker};
 use tidemill::topology::Options;
 
 use gate::Gate;
@@ -108,9 +108,19 @@ impl Play {
         Worker::open(self.site.log.clone(), self.site.registry.clone(), run).expect("the worker starts")
     }
 
+    fn at_its_end(&self, run: Run) {
+        let mut worker = self.worker(run);
+        for step in 0.. {
+            assert!(step < 2_000, "it comes to its end: {:?}", self.control());
+            if worker.step(WAIT).expect("a step") == Step::Left {
+                return;
+            }
+        }
+    }
+
     fn backfilled(&self) -> Planned {
         let (planned, run) = self.backfill(&self.site, Output::Shadow).expect("the job is prepared");
-        self.worker(run).run_until(|| false).expect("it comes to its end");
+        self.at_its_end(run);
         backfill::finish(&self.site, &self.case.topology, &planned).expect("its end is recorded");
         planned
     }
@@ -121,7 +131,7 @@ impl Play {
         self.world.log.expire_transactions();
         let mut run = live::prepare(&self.site, &self.case.topology, None, true).expect("it is prepared").run;
         adjust(&mut run);
-        self.worker(run).run_until(|| false).expect("it comes to its end");
+        self.at_its_end(run);
     }
 
     fn rows(&self, topic: &Topic) -> Vec<Value> {
@@ -180,6 +190,7 @@ fn a_first_start_that_slept_while_another_began_and_died_puts_nothing_back() {
         let other = play.clone();
         let gate = Gate::new(&play.world.log, once(call, move || other.short_life("other")));
         let prepared = play.prepared(&play.behind(&gate), "sleeper").expect("it is prepared");
+        gate.close();
         drop(play.opened("sleeper", prepared));
         play.finish();
         assert_eq!(play.published(), expected, "before call {call}");
@@ -204,8 +215,12 @@ fn a_backfill_that_slept_while_another_of_its_name_began_and_died_puts_nothing_b
                 }
                 let (_, run) = other.backfill(&other.site, Output::Shadow).expect("the job is prepared");
                 let mut worker = other.worker(run);
-                while worker.commits() < 3 {
+                for step in 0.. {
+                    assert!(step < 1_000, "before call {call}: it commits");
                     worker.step(WAIT).expect("a step");
+                    if worker.commits() > 0 {
+                        break;
+                    }
                 }
                 drop(worker);
                 other.world.log.expire_members();
@@ -213,7 +228,8 @@ fn a_backfill_that_slept_while_another_of_its_name_began_and_died_puts_nothing_b
             };
             let gate = Gate::new(&play.world.log, once(call, act));
             let (planned, run) = play.backfill(&play.behind(&gate), Output::Shadow).expect("the job is prepared");
-            play.worker(run).run_until(|| false).expect("it comes to its end");
+            gate.close();
+            play.at_its_end(run);
             backfill::finish(&play.site, &play.case.topology, &planned).expect("its end is recorded");
             assert_eq!(play.rows(&planned.outputs[0].1), expected, "before call {call}");
             let control = play.control();
@@ -354,9 +370,10 @@ fn a_backfill_into_the_live_sinks_and_a_first_start_exclude_one_another() {
         let act = move || *start.lock().expect("not poisoned") = Some(other.prepared(&other.site, "other").map(|_| ()));
         let gate = Gate::new(&play.world.log, once(call, act));
         let filled = play.backfill(&play.behind(&gate), Output::Live);
+        gate.close();
         let started = started.lock().expect("not poisoned").take();
         match (filled, started) {
-            (Ok((_, run)), None | Some(Err(_))) => play.worker(run).run_until(|| false).expect("it comes to its end"),
+            (Ok((_, run)), None | Some(Err(_))) => play.at_its_end(run),
             (Err(error), Some(Ok(()))) => {
                 assert!(error.kind == Kind::Config && error.message.contains("is live"), "before call {call}: {error:?}");
                 play.finish();

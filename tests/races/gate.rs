@@ -22,14 +22,20 @@ struct Others {
     calls: usize,
     /// A transaction is open: whoever reads what it holds back waits for it.
     writing: bool,
+    closed: bool,
     turn: Box<dyn FnMut(usize, bool) + Send>,
 }
 
 impl Gate {
     /// `turn` is called before each call, with its number, and whether it is made within a transaction.
     pub fn new(log: &EmbeddedLog, turn: impl FnMut(usize, bool) + Send + 'static) -> Gate {
-        let others = Others { calls: 0, writing: false, turn: Box::new(turn) };
+        let others = Others { calls: 0, writing: false, closed: false, turn: Box::new(turn) };
         Gate { log: log.clone(), others: Arc::new(Mutex::new(others)) }
+    }
+
+    /// From now on nobody comes in between.
+    pub fn close(&self) {
+        self.others.lock().expect("nobody panicked").closed = true;
     }
 
     fn writes(&self, writing: bool) {
@@ -43,6 +49,9 @@ impl Gate {
     /// The log, after the others had their turn.
     fn turn(&self) -> &EmbeddedLog {
         let mut others = self.others.lock().expect("nobody panicked");
+        if others.closed {
+            return &self.log;
+        }
         let (call, writing) = (others.calls, others.writing);
         others.calls += 1;
         (others.turn)(call, writing);
@@ -119,6 +128,7 @@ impl Log for Gate {
 
     fn producer(&self, settings: &ProducerSettings) -> Result<Box<dyn Producer>> {
         let inner = self.turn().producer(settings)?;
+        self.writes(false);
         Ok(Box::new(Writing { gate: self.clone(), inner }))
     }
 }
@@ -164,6 +174,7 @@ impl Producer for Writing {
 
     fn abort(&mut self) -> Result<()> {
         self.gate.turn();
+        self.gate.writes(false);
         self.inner.abort()
     }
 
