@@ -245,6 +245,7 @@ suite! {
     same_transactional_id_fences_the_elder
     dropped_transaction_is_settled_when_its_id_comes_back
     offsets_of_an_outsider_are_fenced_by_the_transactional_id
+    a_member_goes_on_from_offsets_of_an_outsider
     metadata_of_a_member_that_left_is_refused
     at_least_once_commits_records_then_offsets
     position_moves_over_markers_in_a_group
@@ -569,6 +570,20 @@ fn offsets_of_an_outsider_are_fenced_by_the_transactional_id(world: &World) {
     member.close().unwrap();
 }
 
+fn a_member_goes_on_from_offsets_of_an_outsider(world: &World) {
+    let topic = world.topic("t", 1);
+    let partition = topic.partition(0);
+    outsider(world, &topic, "first", 0)().unwrap();
+    let mut member = world.member("g", &topic);
+    assigned(&mut *member, 1);
+    assert_eq!(world.committed("g", &partition).unwrap().metadata, "first");
+    let mut producer = world.producer("worker");
+    producer.begin().unwrap();
+    producer.commit(&offset_at(&partition, NextOffset(1), ""), Some((&world.named("g"), &member.group_metadata()))).unwrap();
+    assert_eq!(world.committed("g", &partition).unwrap().next, NextOffset(1));
+    member.close().unwrap();
+}
+
 fn metadata_of_a_member_that_left_is_refused(world: &World) {
     let (topic, out) = (world.topic("in", 1), world.topic("out", 1));
     let partition = topic.partition(0);
@@ -874,6 +889,13 @@ impl<'a> Worker<'a> {
             }
         }
     }
+}
+
+/// KIP-848: the group becomes one of the broker's protocol with its first member.
+#[test]
+fn kafka_group_protocol_of_the_broker_goes_on_from_offsets_of_an_outsider() {
+    let Some(world) = World::kafka(&[("group.protocol", "consumer")]) else { return };
+    a_member_goes_on_from_offsets_of_an_outsider(&world);
 }
 
 /// KIP-848: the broker assigns, and raises a member's epoch without a rebalance.

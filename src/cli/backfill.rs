@@ -111,6 +111,8 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     site.settings.state_dir = Some(dir);
     // The name that was shown is the name that runs, though another job may have begun meanwhile.
     request.job = Some(planned.job.clone());
+    // So is the range: it is resolved once.
+    (request.from, request.to) = (Bound::Offsets(planned.from.clone()), Bound::Offsets(planned.to.clone()));
     let announced = Announced { planned: planned.clone(), named: args.job.is_some() };
     compiled.lock.keep(site.registry.as_ref())?;
     if args.then_live {
@@ -149,8 +151,8 @@ struct Announced {
 impl Announced {
     /// Another command may have taken the name at the same moment: its job is what runs under it, with its range.
     fn check(&self, planned: &Planned) -> Result<()> {
-        let range = |planned: &Planned| (planned.from.clone(), planned.to.clone());
-        if range(planned) == range(&self.planned) && planned.outputs == self.planned.outputs {
+        let same = |planned: &Planned| (planned.from.clone(), planned.to.clone(), planned.outputs.clone());
+        if !planned.resumed || self.planned.resumed || same(planned) == same(&self.planned) {
             return Ok(());
         }
         let (job, from, to) = (&planned.job, bounds::show(&planned.from), bounds::show(&planned.to));

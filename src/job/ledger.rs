@@ -70,7 +70,7 @@ fn read_on(log: &dyn Log, names: &Names, known: &mut Known) -> Result<()> {
     let close = || {
         let control = names.control();
         tracing::warn!("topic \"{control}\": a change stays undecided: whoever left it is fenced");
-        if let Err(error) = open(log, names, None) {
+        if let Err(error) = open(log, names, None).map(drop) {
             tracing::warn!(%error, "topic \"{control}\": it can't be closed from here");
         }
     };
@@ -165,8 +165,7 @@ fn change_once(
     group: Option<&str>,
     decide: &mut impl FnMut(&Control) -> Result<Option<Change>>,
 ) -> Result<Control> {
-    let mut producer = open(log, names, group)?;
-    let there = log.topic(&names.control())?.is_some();
+    let (mut producer, there) = open(log, names, group)?;
     let mut known = Known::nothing();
     if there {
         read_to_end(log, names, &mut known, || {})?;
@@ -184,14 +183,16 @@ fn change_once(
     Ok(control)
 }
 
-/// Fences every earlier writer. What those left open is over, then: in the topic, and among the group's offsets if they are asked for.
-fn open(log: &dyn Log, names: &Names, group: Option<&str>) -> Result<Box<dyn Producer>> {
+/// Fences every earlier writer. What those left open is over, then: in the topic, and among the group's offsets if they are asked for. Says
+/// whether the topic is there.
+fn open(log: &dyn Log, names: &Names, group: Option<&str>) -> Result<(Box<dyn Producer>, bool)> {
     let settings = ProducerSettings { transactional_id: Some(names.control_writer()), transaction_timeout: WRITE_TIMEOUT };
     let mut producer = log.producer(&settings)?;
-    if log.topic(&names.control())?.is_some() {
+    let there = log.topic(&names.control())?.is_some();
+    if there {
         producer.settle(&[names.control().partition(0)], group)?;
     }
-    Ok(producer)
+    Ok((producer, there))
 }
 
 fn write(log: &dyn Log, producer: &mut dyn Producer, names: &Names, group: Option<&str>, change: &Change) -> Result<()> {
