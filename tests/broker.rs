@@ -42,6 +42,8 @@ mod restore;
 mod security;
 #[path = "broker/shop.rs"]
 mod shop;
+#[path = "broker/starts.rs"]
+mod starts;
 #[path = "broker/txn.rs"]
 mod txn;
 #[path = "broker/world.rs"]

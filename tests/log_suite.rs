@@ -244,6 +244,8 @@ suite! {
     tools_commit_only_for_groups_at_rest
     same_transactional_id_fences_the_elder
     dropped_transaction_is_settled_when_its_id_comes_back
+    offsets_of_an_outsider_are_fenced_by_the_transactional_id
+    a_member_goes_on_from_offsets_of_an_outsider
     metadata_of_a_member_that_left_is_refused
     at_least_once_commits_records_then_offsets
     position_moves_over_markers_in_a_group
@@ -539,6 +541,47 @@ fn dropped_transaction_is_settled_when_its_id_comes_back(world: &World) {
     let _restarted = world.producer("p");
     world.wait_until("it is settled", || world.end(&topic, 0, Isolation::Committed) == NextOffset(2));
     assert_eq!(world.values(&topic, 1), Vec::<String>::new());
+}
+
+/// Opens a transaction with a record, and returns its commit together with an offset of somebody who is no member.
+fn outsider(world: &World, topic: &Topic, value: &'static str, at: i64) -> impl FnOnce() -> Result<(), Error> {
+    let (group, partition) = (world.named("g"), topic.partition(0));
+    let metadata = world.log.outsider(&group);
+    let mut producer = world.producer("p");
+    producer.begin().unwrap();
+    producer.send(topic, &records(0, &[value])).unwrap();
+    move || producer.commit(&offset_at(&partition, NextOffset(at), value), Some((&group, &metadata)))
+}
+
+fn offsets_of_an_outsider_are_fenced_by_the_transactional_id(world: &World) {
+    let topic = world.topic("t", 1);
+    let there = || world.committed("g", &topic.partition(0)).map(|at| (at.next, at.metadata));
+    let sleeper = outsider(world, &topic, "sleeper", 0);
+    outsider(world, &topic, "first", 7)().unwrap();
+    assert_eq!(sleeper().unwrap_err().kind, Kind::Fenced);
+    assert_eq!(there(), Some((NextOffset(7), "first".to_owned())), "there with its record, and not put back");
+    assert_eq!(world.values(&topic, 1), ["first"]);
+
+    // Nothing but the transactional id fences: members are not asked.
+    let mut member = world.member("g", &topic);
+    assigned(&mut *member, 1);
+    outsider(world, &topic, "second", 9)().unwrap();
+    assert_eq!(there(), Some((NextOffset(9), "second".to_owned())));
+    member.close().unwrap();
+}
+
+fn a_member_goes_on_from_offsets_of_an_outsider(world: &World) {
+    let topic = world.topic("t", 1);
+    let partition = topic.partition(0);
+    outsider(world, &topic, "first", 0)().unwrap();
+    let mut member = world.member("g", &topic);
+    assigned(&mut *member, 1);
+    assert_eq!(world.committed("g", &partition).unwrap().metadata, "first");
+    let mut producer = world.producer("worker");
+    producer.begin().unwrap();
+    producer.commit(&offset_at(&partition, NextOffset(1), ""), Some((&world.named("g"), &member.group_metadata()))).unwrap();
+    assert_eq!(world.committed("g", &partition).unwrap().next, NextOffset(1));
+    member.close().unwrap();
 }
 
 fn metadata_of_a_member_that_left_is_refused(world: &World) {
@@ -848,6 +891,13 @@ impl<'a> Worker<'a> {
     }
 }
 
+/// KIP-848: the group becomes one of the broker's protocol with its first member.
+#[test]
+fn kafka_group_protocol_of_the_broker_goes_on_from_offsets_of_an_outsider() {
+    let Some(world) = World::kafka(&[("group.protocol", "consumer")]) else { return };
+    a_member_goes_on_from_offsets_of_an_outsider(&world);
+}
+
 /// KIP-848: the broker assigns, and raises a member's epoch without a rebalance.
 #[test]
 fn kafka_group_protocol_of_the_broker_hands_over_as_well() {
@@ -971,7 +1021,7 @@ fn kafka_outage_is_idle_and_away_and_passes() {
     assert_eq!(world.log.topic(&topic).unwrap_err().kind, Kind::Away);
     broker.start_broker();
     let mut producer = world.log.producer(&short).unwrap();
-    producer.settle(&[out.partition(0)], &world.named("short")).unwrap();
+    producer.settle(&[out.partition(0)], Some(&world.named("short"))).unwrap();
     producer.begin().unwrap();
     producer.send(&out, &records(0, &["kept"])).unwrap();
     producer.commit(&CommittedOffsets::new(), None).unwrap();
@@ -995,7 +1045,7 @@ fn kafka_transaction_that_timed_out_while_the_broker_was_down_stays_aborted() {
     let mut expected = Vec::new();
     for round in 0..4 {
         let mut producer = world.log.producer(&short).unwrap();
-        producer.settle(&all, &world.named("g")).unwrap();
+        producer.settle(&all, Some(&world.named("g"))).unwrap();
         producer.begin().unwrap();
         all.iter().for_each(|at| producer.send(&topic, &records(at.partition.0, &["aborted"])).unwrap());
         let before = world.end(&topic, 0, Isolation::Committed);
@@ -1006,7 +1056,7 @@ fn kafka_transaction_that_timed_out_while_the_broker_was_down_stays_aborted() {
         broker.start_broker();
         let mut producer = world.log.producer(&short).unwrap();
         let started = Instant::now();
-        producer.settle(&all, &world.named("g")).unwrap();
+        producer.settle(&all, Some(&world.named("g"))).unwrap();
         eprintln!("round {round}: settled in {:.1?}", started.elapsed());
         (0..2).for_each(|partition| world.settled(&topic, partition));
         producer.begin().unwrap();

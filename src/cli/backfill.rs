@@ -111,12 +111,16 @@ pub fn run(args: &Args, context: &Context) -> Result<Exit> {
     site.settings.state_dir = Some(dir);
     // The name that was shown is the name that runs, though another job may have begun meanwhile.
     request.job = Some(planned.job.clone());
+    // So is the range: it is resolved once.
+    (request.from, request.to) = (Bound::Offsets(planned.from.clone()), Bound::Offsets(planned.to.clone()));
+    let announced = Announced { planned: planned.clone(), named: args.job.is_some() };
     compiled.lock.keep(site.registry.as_ref())?;
     if args.then_live {
         let successor = Successor { site, instance: state.instance().to_string(), topology: compiled.topology, stop };
-        return successor.run(&request, &planned, context);
+        return successor.run(&request, &announced, context);
     }
     let (planned, run) = backfill::prepare_as(&site, topology, &request, state.instance())?;
+    announced.check(&planned)?;
     let progress = match work(&site, topology, run, &planned, &stop) {
         Ok(progress) => progress,
         Err((error, commits)) => {
@@ -137,6 +141,30 @@ pub(super) fn state_dir(context: &Context, pipeline: &str, job: &str) -> PathBuf
     context.settings.typed.state.dir.join("jobs").join(format!("{pipeline}.{job}"))
 }
 
+/// What the user was told would run.
+struct Announced {
+    planned: Planned,
+    /// The user chose the name: who else uses it means the same job.
+    named: bool,
+}
+
+impl Announced {
+    /// Another command may have taken the name at the same moment: its job is what runs under it, with its range.
+    fn check(&self, planned: &Planned) -> Result<()> {
+        let same = |planned: &Planned| (planned.from.clone(), planned.to.clone(), planned.outputs.clone());
+        if !planned.resumed || self.planned.resumed || same(planned) == same(&self.planned) {
+            return Ok(());
+        }
+        let (job, from, to) = (&planned.job, bounds::show(&planned.from), bounds::show(&planned.to));
+        if self.named {
+            line(&format!("job \"{job}\" was begun by another command meanwhile: it goes on from {from} to {to}"));
+            return Ok(());
+        }
+        Err(Error::config(format!("another command began job \"{job}\" at the same moment, from {from} to {to}"))
+            .hint("repeat the command: this job gets a name of its own"))
+    }
+}
+
 /// `--then-live`: the backfill, the promotion, and the live pipeline, in one process.
 struct Successor {
     site: Site,
@@ -146,7 +174,8 @@ struct Successor {
 }
 
 impl Successor {
-    fn run(self, request: &Request, planned: &Planned, context: &Context) -> Result<Exit> {
+    fn run(self, request: &Request, announced: &Announced, context: &Context) -> Result<Exit> {
+        let planned = &announced.planned;
         let metrics = Metrics::install()?;
         let watched = Arc::new(Pipelines::default());
         let standby = Progress { standby: Some(format!("job \"{}\" is on its way", planned.job)), ..Progress::default() };
@@ -156,7 +185,7 @@ impl Successor {
             "" => None,
             address => Some(Server::start(address, metrics, watched.clone())?),
         };
-        let exit = match self.take_over(request, planned) {
+        let exit = match self.take_over(request, announced) {
             Ok(Some(prepared)) => {
                 let Successor { site, instance, topology, stop } = self;
                 let ready = Ready { topology, prepared, instance };
@@ -176,10 +205,12 @@ impl Successor {
     }
 
     /// Until its generation is live. `None`: asked to stop before.
-    fn take_over(&self, request: &Request, planned: &Planned) -> Result<Option<Prepared>, (Error, u64)> {
+    fn take_over(&self, request: &Request, announced: &Announced) -> Result<Option<Prepared>, (Error, u64)> {
+        let planned = &announced.planned;
         let Successor { site, topology, instance, stop } = self;
         if !planned.finished {
             let (planned, run) = backfill::prepare_as(site, topology, request, instance).map_err(|e| (e, 0))?;
+            announced.check(&planned).map_err(|e| (e, 0))?;
             let progress = work(site, topology, run, &planned, stop)?;
             if stop.requested() {
                 return Ok(None);

@@ -185,6 +185,7 @@ fn fresh(
     let outputs = topology.sinks.iter().map(|sink| Ok((sink.name.clone(), topic_of(names, sink, &job, request.output)?)));
     let outputs = outputs.collect::<Result<Vec<_>>>()?;
     if request.output == Output::Live {
+        range::check_only_writer(topology, control, &outputs)?;
         range::check_unwritten(site, &outputs)?;
     }
     let records = count(&from, &to);
@@ -232,24 +233,24 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
     let looked = look(site, topology, request)?;
     let Looked { planned, names, counts, fingerprint, control } = &looked;
     let (targets, letters) = outputs(site, topology, &looked)?;
-    let begun = match control.generations.get(&planned.generation) {
-        Some(begun) if planned.resumed => begun.clone(),
+    let (begun, control) = match control.generations.get(&planned.generation) {
+        Some(begun) if planned.resumed => (begun.clone(), ledger::read(site.log.as_ref(), names)?),
         _ => {
             let mut begun = control::new_generation(planned.generation, fingerprint, &topology.statements, &planned.from);
             begun.job = Some(planned.job.clone());
             begun.emit_from = range::emit_from(site, &planned.from)?.map(|from| from.0);
             prepare::remember_sources(site, topology, &mut begun)?;
-            begun.offsets = prepare::first_offsets(site, topology, &names.group(), &planned.from)?;
-            if !record(site, names, planned, &begun)? {
+            begun.offsets = !prepare::has_state(topology);
+            match record(site, topology, names, planned, &begun)? {
+                Some(now) => (begun, now),
                 // Another began at the same moment, perhaps this very job.
-                return prepare_as(site, topology, request, instance);
+                None => return prepare_as(site, topology, request, instance),
             }
-            begun
         }
     };
     // Without the recorded ones a table has to be raised at the end of the range; nobody else is told.
     let ignored = planned.ignore_decisions;
-    let raise_tables = ignored || may_decide(site, names, control, topology, &planned.to)?;
+    let raise_tables = ignored || may_decide(site, names, &control, topology, &planned.to)?;
     let mut plan = prepare::plan(site, topology, names.clone(), counts.clone(), targets, letters)?;
     plan.emit_from = begun.emit_from();
     let settings = &site.settings;
@@ -308,8 +309,14 @@ fn outputs(site: &Site, topology: &Topology, looked: &Looked) -> Result<(Vec<Tar
     Ok((targets, internal[1].partitions.min(internal[2].partitions)))
 }
 
-/// Records generation and job. `false`: one of them is taken by now.
-fn record(site: &Site, names: &Names, planned: &Planned, begun: &GenerationRecord) -> Result<bool> {
+/// Records generation and job, and returns what the control topic says then. `None`: one of them is taken by now.
+fn record(
+    site: &Site,
+    topology: &Topology,
+    names: &Names,
+    planned: &Planned,
+    begun: &GenerationRecord,
+) -> Result<Option<Control>> {
     let (_, decisions) = decision::read_since(site.log.as_ref(), &names.decisions(), NextOffset(0))?;
     let job = JobRecord {
         format: control::FORMAT,
@@ -325,11 +332,16 @@ fn record(site: &Site, names: &Names, planned: &Planned, begun: &GenerationRecor
         attempt: None,
         state: JobState::Running,
     };
-    let control = ledger::change(site.log.as_ref(), names, |control| {
-        let free = !control.jobs.contains_key(&job.job) && !control.generations.contains_key(&begun.generation);
-        Ok(free.then(|| Change::default().generation(begun).job(&job)))
+    let control = ledger::begin(site.log.as_ref(), names, |control| {
+        if control.jobs.contains_key(&job.job) || control.generations.contains_key(&begun.generation) {
+            return Ok(None);
+        }
+        range::check_only_writer(topology, control, &planned.outputs)?;
+        let offsets = prepare::first_offsets(site, topology, &names.group(), &planned.from)?;
+        Ok(Some(Change::default().generation(begun).job(&job).offsets(offsets)))
     })?;
-    Ok(control.jobs.get(&job.job) == Some(&job) && control.generations.get(&begun.generation) == Some(begun))
+    let recorded = control.jobs.get(&job.job) == Some(&job) && control.generations.get(&begun.generation) == Some(begun);
+    Ok(recorded.then_some(control))
 }
 
 /// A run makes decisions of its own only where no other run of the pipeline has been, and none may be going on beside a live one: that one

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::log::NewTopic;
+use crate::log::{CommittedOffsets, NewTopic};
 use crate::record::{NextOffset, OffsetVector, Timestamp};
 use crate::task::names::Names;
 use crate::topology::Statement;
@@ -222,15 +222,22 @@ fn decode<T: serde::de::DeserializeOwned>(value: &[u8]) -> Result<T> {
     })
 }
 
-/// Changes to the control topic that happen together.
+/// Changes to the control topic that happen together, and the offsets with which the group of a generation begins.
 #[derive(Debug, Default)]
 pub struct Change {
     pub(super) records: Vec<(String, Option<Vec<u8>>)>,
+    pub(super) offsets: CommittedOffsets,
 }
 
 impl Change {
     pub fn generation(mut self, record: &GenerationRecord) -> Change {
         self.put(format!("generation.{}", record.generation), record);
+        self
+    }
+
+    /// Where the group of the generation begins: there with its record, or not at all.
+    pub fn offsets(mut self, offsets: CommittedOffsets) -> Change {
+        self.offsets = offsets;
         self
     }
 

@@ -8,7 +8,7 @@ use crate::job::{Site, ledger};
 use crate::record::{OffsetVector, Topic, TopicPartition};
 use crate::task::names::Names;
 
-/// How long the processes of a cancelled job may take to leave it.
+/// How long the processes of a generation that was given up may take to leave it.
 const LEAVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A job, its vectors, and where its group stands.
@@ -115,7 +115,8 @@ pub fn cancel(site: &Site, pipeline: &str, name: &str) -> Result<Cancelled> {
     })?;
     if let Some(generation) = deletes {
         let names = names.with_generation(generation);
-        leave(site, &names)?;
+        leave(site, &names)
+            .map_err(|e| e.context("the job is cancelled, but its group can't be deleted").hint("repeat the command"))?;
         cancelled.group = Some(names.group());
         cancelled.topics = site.log.topics(&names.generation_prefix())?.into_iter().map(|info| info.topic).collect();
         site.log.delete_topics(&cancelled.topics)?;
@@ -123,8 +124,8 @@ pub fn cancel(site: &Site, pipeline: &str, name: &str) -> Result<Cancelled> {
     Ok(cancelled)
 }
 
-/// Deletes the group once its members have seen that the job is cancelled.
-fn leave(site: &Site, names: &Names) -> Result<()> {
+/// Deletes the group of a generation once its members have seen that they may not go on.
+pub(super) fn leave(site: &Site, names: &Names) -> Result<()> {
     let clock = site.log.clock();
     let began = clock.now();
     loop {
@@ -132,10 +133,7 @@ fn leave(site: &Site, names: &Names) -> Result<()> {
             Err(error) if error.kind == Kind::Config && clock.since(began) < LEAVE_TIMEOUT => {
                 clock.sleep(Duration::from_millis(200));
             }
-            Err(error) => {
-                return Err(error.context("the job is cancelled, but its group can't be deleted").hint("repeat the command"));
-            }
-            Ok(()) => return Ok(()),
+            result => return result,
         }
     }
 }

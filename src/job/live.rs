@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::job::bounds::{self, Bound, Which};
-use crate::job::control::{self, Change, Control, GenerationRecord, PromotionRecord, Stance};
+use crate::job::control::{self, Change, Control, GenerationRecord, JobState, PromotionRecord, Stance};
 use crate::job::fence::Fence;
 use crate::job::{Site, ledger, prepare};
 use crate::log::Isolation;
@@ -14,7 +14,7 @@ use crate::task::names::Names;
 use crate::task::outlet::Target;
 use crate::task::permit::Permit;
 use crate::task::run::Run;
-use crate::topology::{self, Statement, Topology};
+use crate::topology::{self, Sink, Statement, Topology};
 
 /// A live run, checked and ready.
 pub struct Prepared {
@@ -63,6 +63,9 @@ pub fn prepare_as(
         prepare::check_ids(site, live, &topology.pipeline)?;
         let group = names.with_generation(live.generation).group();
         prepare::check_offsets(site, live, &topology.pipeline, &group, &partitions)?;
+    }
+    if known.is_none() {
+        check_sinks(topology, &control)?;
     }
     let names = names.with_generation(known.as_ref().map_or(control.next_generation(), |live| live.generation));
     let start = match &known {
@@ -144,12 +147,31 @@ fn first(
 ) -> Result<Option<GenerationRecord>> {
     let mut record = control::new_generation(names.generation, fingerprint, &topology.statements, start);
     prepare::remember_sources(site, topology, &mut record)?;
-    record.offsets = prepare::first_offsets(site, topology, &names.group(), start)?;
-    let now = ledger::change(site.log.as_ref(), names, |control| {
-        let free = control.live.is_none() && !control.generations.contains_key(&record.generation);
-        Ok(free.then(|| Change::default().generation(&record).live(record.generation)))
+    record.offsets = !prepare::has_state(topology);
+    let now = ledger::begin(site.log.as_ref(), names, |control| {
+        if control.live.is_some() || control.generations.contains_key(&record.generation) {
+            return Ok(None);
+        }
+        check_sinks(topology, control)?;
+        let offsets = prepare::first_offsets(site, topology, &names.group(), start)?;
+        Ok(Some(Change::default().generation(&record).live(record.generation).offsets(offsets)))
     })?;
     Ok((now.live() == Some(&record)).then_some(record))
+}
+
+/// A backfill that fills the live sinks is their only writer until it is at its end.
+fn check_sinks(topology: &Topology, control: &Control) -> Result<()> {
+    for job in control.jobs.values().filter(|job| job.state == JobState::Running) {
+        let written = |sink: &&Sink| job.outputs.values().any(|topic| *topic == sink.topic.as_str());
+        if let Some(sink) = topology.sinks.iter().find(written) {
+            let (name, pipeline) = (&job.job, &topology.pipeline);
+            return Err(Error::config(format!("job \"{name}\" writes sink \"{}\" (--output live)", sink.name)).hint(format!(
+                "let it come to its end and go on from there with \"tidemill promote PIPELINE.sql {name}\", or give it up with \
+                 \"tidemill jobs cancel {pipeline} {name}\""
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// The same generation, once its sources have stopped: up to its vector, and what it has shuffled through to its sinks.

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::contract::{AvroSchema, RegisteredSchema, SchemaId};
-use crate::error::{Error, Kind, Result, nearest};
+use crate::error::{Error, Result, nearest};
 use crate::job::control::GenerationRecord;
 use crate::job::{SchemaRegistration, Site, TopicsCreate};
 use crate::log::{CommittedOffset, CommittedOffsets, Isolation, NewTopic, partitions_of};
@@ -120,24 +120,20 @@ pub fn check_ids(site: &Site, record: &GenerationRecord, name: &str) -> Result<(
     Ok(())
 }
 
-/// A pipeline without state has its positions in its group alone. All are there before the first record, so that one that is missing
-/// later is known to be lost (a group at rest forgets its offsets after a week) and not taken for a beginning.
-pub fn first_offsets(site: &Site, topology: &Topology, group: &str, start: &OffsetVector) -> Result<bool> {
+/// A pipeline without state has its positions in its group alone. All are there with its generation, so that one that is missing later is
+/// known to be lost (a group at rest forgets its offsets after a week) and not taken for a beginning. To be asked for and written as part of
+/// the change that records the generation: nobody has read anything then.
+pub fn first_offsets(site: &Site, topology: &Topology, group: &str, start: &OffsetVector) -> Result<CommittedOffsets> {
     if has_state(topology) {
-        return Ok(false);
+        return Ok(CommittedOffsets::new());
     }
     let partitions: Vec<TopicPartition> = start.keys().cloned().collect();
     let known = site.log.committed(group, &partitions)?;
     let begin = |next: &NextOffset| CommittedOffset { next: *next, metadata: progress::to_metadata(&progress::start(*next), 0) };
-    // What a first start left that did not come as far as its generation is written anew; what was processed is not.
+    // Nothing can have been processed but where the control topic was lost: then that counts.
     let untouched = |at: &CommittedOffset| at.metadata == begin(&at.next).metadata;
     let missing = start.iter().filter(|(partition, _)| known.get(*partition).is_none_or(untouched));
-    let missing: CommittedOffsets = missing.map(|(partition, next)| (partition.clone(), begin(next))).collect();
-    match site.log.commit(group, &missing) {
-        // Another process began at the same moment, and reads already.
-        Err(error) if error.kind == Kind::Config => Ok(false),
-        result => result.map(|()| true),
-    }
+    Ok(missing.map(|(partition, next)| (partition.clone(), begin(next))).collect())
 }
 
 /// An offset that was there when the generation began, and is not any more.
@@ -168,7 +164,7 @@ pub fn check_offsets(
     )))
 }
 
-fn has_state(topology: &Topology) -> bool {
+pub fn has_state(topology: &Topology) -> bool {
     topology.nodes.iter().any(|node| node.operation.stateful())
 }
 

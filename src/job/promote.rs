@@ -111,18 +111,18 @@ impl Promotion {
     /// # Errors
     /// What ends the candidate. The promotion can be gone on with, or given up with `jobs cancel`.
     pub fn step(&mut self, wait: Duration) -> Result<Status> {
+        let mut ended = None;
         if let Some((planned, worker)) = &mut self.worker {
             if worker.step(wait)? != Step::Left {
                 return Ok(Status::Working);
             }
             // One that was dismissed: another process of the job was faster, or it was cancelled.
-            let (planned, done) = (planned.clone(), !worker.is_dismissed());
+            ended = (!worker.is_dismissed()).then(|| planned.clone());
             self.worker = None;
-            if done {
-                backfill::finish(&self.site, &self.topology, &planned)?;
-            }
         }
-        match self.next() {
+        // A job whose end could not be recorded is at its end again at once.
+        let recorded = ended.map_or(Ok(()), |planned| backfill::finish(&self.site, &self.topology, &planned));
+        match recorded.and_then(|()| self.next()) {
             Ok(status) => {
                 if matches!(status, Status::Waiting(_)) {
                     self.site.log.clock().sleep(wait);

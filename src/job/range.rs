@@ -1,6 +1,7 @@
 //! What a range of the past can't give, and where its first whole window begins.
 
 use crate::error::{Error, Result};
+use crate::job::control::{Control, JobState};
 use crate::job::{Site, prepare};
 use crate::log::Isolation;
 use crate::record::{OffsetVector, Timestamp, Topic, TopicPartition};
@@ -46,6 +47,27 @@ pub(super) fn check_unwritten(site: &Site, outputs: &[(String, Topic)]) -> Resul
             return Err(Error::config(format!("sink \"{sink}\": {partition} has been written already (its end is {end})"))
                 .hint("leave --output live out: the backfill then writes shadow topics of its own"));
         }
+    }
+    Ok(())
+}
+
+/// What writes a live sink is alone in that: the live generation, or one job. Both may have begun and not written yet.
+pub(super) fn check_only_writer(topology: &Topology, control: &Control, outputs: &[(String, Topic)]) -> Result<()> {
+    let sinks =
+        outputs.iter().filter(|(name, topic)| topology.sinks.iter().any(|sink| sink.name == *name && sink.topic == *topic));
+    for (sink, topic) in sinks {
+        let live = control.live().filter(|live| live.statements.iter().any(|s| s.kind == "INSERT INTO" && s.name == *sink));
+        let job = control
+            .jobs
+            .values()
+            .find(|job| job.state == JobState::Running && job.outputs.values().any(|output| output == topic.as_str()));
+        let other = match (live, job) {
+            (Some(live), _) => format!("generation {} is live and writes it", live.generation),
+            (None, Some(job)) => format!("job \"{}\" writes it", job.job),
+            (None, None) => continue,
+        };
+        return Err(Error::config(format!("sink \"{sink}\" ({topic}): {other}"))
+            .hint("leave --output live out: the backfill then writes shadow topics of its own"));
     }
     Ok(())
 }

@@ -107,6 +107,10 @@ pub trait Log: Send + Sync {
     /// Reads partitions that the caller assigns itself.
     fn reader(&self, isolation: Isolation, from: &OffsetVector) -> Result<Box<dyn Reader>>;
 
+    /// Stands in [`Producer::commit`] for a writer that is no member of the group: its offsets are part of its transaction, and fenced by its
+    /// transactional id alone. For the offsets with which a group begins, before anybody can be in it.
+    fn outsider(&self, group: &str) -> GroupMetadata;
+
     /// Opens a transactional producer and fences earlier ones of the same id (`init_transactions`).
     fn producer(&self, settings: &ProducerSettings) -> Result<Box<dyn Producer>>;
 }
@@ -207,15 +211,15 @@ pub trait Producer: Send {
     fn send(&mut self, topic: &Topic, records: &Outgoing) -> Result<()>;
 
     /// Commits everything sent since `begin` together with the offsets, all or nothing. `group` fences: a member that no longer owns
-    /// its partitions gets `Fenced` or `Abort`. `None`: no offsets (a change of a control topic).
+    /// its partitions gets `Fenced` or `Abort`. `None`: no offsets.
     fn commit(&mut self, offsets: &CommittedOffsets, group: Option<(&str, &GroupMetadata)>) -> Result<()>;
 
     fn abort(&mut self) -> Result<()>;
 
     /// Closes what a former transaction of this id may have left open in these partitions and among the group's offsets, although its
     /// coordinator takes it for aborted: else the next commit there would take the aborted records with it. To be called after an abort, and
-    /// after a producer was opened, before the next `begin`.
-    fn settle(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()>;
+    /// after a producer was opened, before the next `begin`. `None`: of a writer whose next transaction holds no offsets.
+    fn settle(&mut self, partitions: &[TopicPartition], group: Option<&str>) -> Result<()>;
 }
 
 /// All partitions of a topic.

@@ -1231,7 +1231,7 @@ fn join(log: &dyn Log, run: &Run) -> Result<Box<dyn Consumer>> {
 }
 
 fn settle(producer: &mut dyn Producer, plan: &Plan) -> Result<()> {
-    producer.settle(&plan.written()?, &plan.names.group())
+    producer.settle(&plan.written()?, Some(&plan.names.group()))
 }
 
 fn producer_settings(run: &Run) -> ProducerSettings {

@@ -49,6 +49,12 @@ impl Faults {
         self.0.change(|state| state.plan.away = away);
     }
 
+    /// While set, a transaction that is aborted because its producer is gone stays open, as after a coordinator that took its partitions for
+    /// deleted: only its own id closes it, by [`crate::log::Producer::settle`], and the id's next commit would commit it after all.
+    pub fn lose_aborts(&self, lose: bool) {
+        self.0.change(|state| state.plan.lose_aborts = lose);
+    }
+
     /// From this partition nothing is delivered for so long. Needs a simulated clock.
     pub fn hold(&self, partition: &TopicPartition, time: Duration) {
         self.0.change(|state| state.hold(partition.clone(), time));
@@ -69,4 +75,5 @@ pub(super) struct Plan {
     /// By the number of the commit.
     pub commits: BTreeMap<u64, CommitFault>,
     pub away: bool,
+    pub lose_aborts: bool,
 }

@@ -6,6 +6,7 @@
 //! Every change of membership, and every release, is a rebalance and raises the generation. A member learns it in its next poll.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use crate::log::{CommittedOffsets, GroupMetadata};
 use crate::record::{Topic, TopicPartition};
@@ -54,7 +55,19 @@ pub(super) struct Membership {
     pub generation: i32,
 }
 
+/// The generation that somebody names who is no member.
+const NO_GENERATION: i32 = -1;
+
 impl Membership {
+    /// Kafka's classic groups take offsets in a transaction of somebody who names no member, whoever is in the group.
+    pub fn outsider(group: &str) -> GroupMetadata {
+        GroupMetadata(Arc::new(Membership { group: group.to_owned(), member: 0, generation: NO_GENERATION }))
+    }
+
+    pub fn is_outsider(&self) -> bool {
+        self.generation == NO_GENERATION
+    }
+
     pub fn of(metadata: &GroupMetadata) -> Option<&Membership> {
         metadata.0.downcast_ref()
     }

@@ -308,6 +308,10 @@ impl Log for EmbeddedLog {
         Ok(Box::new(reader::PartitionReader::open(self.shared.clone(), isolation, from)?))
     }
 
+    fn outsider(&self, group: &str) -> GroupMetadata {
+        group::Membership::outsider(group)
+    }
+
     fn producer(&self, settings: &ProducerSettings) -> Result<Box<dyn Producer>> {
         Ok(Box::new(producer::Writer::open(self.shared.clone(), settings)?))
     }

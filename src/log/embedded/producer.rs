@@ -108,6 +108,7 @@ impl Producer for Writer {
                 && fault != Some(CommitFault::LostBefore)
             {
                 state.transactional(id, *epoch)?.open = None;
+                state.finish_left(id, true);
                 match fault {
                     Some(CommitFault::LateMarkers) => state.finish_late(number),
                     Some(CommitFault::SlowMarkers(seed)) => {
@@ -137,9 +138,14 @@ impl Producer for Writer {
         })
     }
 
-    /// What is aborted here is closed everywhere.
-    fn settle(&mut self, _: &[TopicPartition], _: &str) -> Result<()> {
-        Ok(())
+    /// What is aborted here is closed everywhere, except where a fault has it otherwise.
+    fn settle(&mut self, _: &[TopicPartition], _: Option<&str>) -> Result<()> {
+        self.change(|state, transactional| {
+            let Some((id, epoch)) = transactional else { return Ok(()) };
+            state.transactional(id, *epoch)?;
+            state.finish_left(id, false);
+            Ok(())
+        })
     }
 }
 

@@ -28,6 +28,8 @@ pub(super) struct Transactional {
     expires_at: Option<Moment>,
     /// Committed, with markers still on their way: the next transaction waits for them.
     arriving: Option<TransactionNumber>,
+    /// Aborted, but still open where it wrote.
+    left: Option<TransactionNumber>,
 }
 
 /// What reaches its place some time after its transaction was committed.
@@ -128,9 +130,25 @@ impl State {
         transactional.epoch += 1;
         let (epoch, open) = (transactional.epoch, transactional.open.take());
         if let Some(number) = open {
-            self.finish(number, false);
+            self.abort_orphan(id, number);
         }
         epoch
+    }
+
+    /// Nobody is there any more to abort it.
+    fn abort_orphan(&mut self, id: &str, number: TransactionNumber) {
+        if self.plan.lose_aborts {
+            self.transactional.entry(id.to_owned()).or_default().left = Some(number);
+        } else {
+            self.finish(number, false);
+        }
+    }
+
+    /// Decides what a former transaction of this id has left open.
+    pub fn finish_left(&mut self, id: &str, commit: bool) {
+        if let Some(left) = self.transactional.get_mut(id).and_then(|transactional| transactional.left.take()) {
+            self.finish(left, commit);
+        }
     }
 
     pub fn transactional(&mut self, id: &str, epoch: i32) -> Result<&mut Transactional> {
@@ -253,14 +271,14 @@ impl State {
     }
 
     fn expire_transactions_if(&mut self, expired: impl Fn(&Transactional) -> bool) {
-        let mut numbers = Vec::new();
-        for transactional in self.transactional.values_mut().filter(|transactional| expired(transactional)) {
+        let mut aborted = Vec::new();
+        for (id, transactional) in self.transactional.iter_mut().filter(|(_, transactional)| expired(transactional)) {
             if let Some(number) = transactional.open.take() {
                 transactional.epoch += 1;
-                numbers.push(number);
+                aborted.push((id.clone(), number));
             }
         }
-        numbers.into_iter().for_each(|number| self.finish(number, false));
+        aborted.into_iter().for_each(|(id, number)| self.abort_orphan(&id, number));
     }
 
     pub fn append(&mut self, partition: &TopicPartition, number: Option<TransactionNumber>, record: Record) -> Result<Offset> {
@@ -272,6 +290,9 @@ impl State {
         let membership = Membership::of(metadata)
             .filter(|membership| membership.group == group)
             .ok_or_else(|| Error::failed(format!("group \"{group}\": metadata of another log or group")))?;
+        if membership.is_outsider() {
+            return Ok(());
+        }
         let generation = membership.generation;
         match self.groups.get(group).map_or(Err(Stale::Expelled), |group| group.check(membership)) {
             Ok(()) => Ok(()),

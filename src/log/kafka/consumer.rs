@@ -12,7 +12,7 @@
 //! Both cooperative-sticky and `group.protocol=consumer` (KIP-848) are incremental in this sense.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::ffi::c_void;
+use std::ffi::{CString, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, Weak};
@@ -79,7 +79,16 @@ pub(super) struct Membership {
     pub client: Weak<Client>,
 }
 
-/// librdkafka's copy of member id and generation; without either a commit would fence nothing, so such are not kept.
+impl Membership {
+    /// Of somebody who is no member: fenced by nothing but a transactional id.
+    pub fn outsider(group: &str) -> GroupMetadata {
+        let captured = Some(Captured::outsider(group));
+        let membership = Membership { group: group.to_owned(), captured, refused: AtomicBool::new(false), client: Weak::new() };
+        GroupMetadata(Arc::new(membership))
+    }
+}
+
+/// librdkafka's copy of member id and generation; without either a commit would fence nothing, so such are not kept for a member.
 pub(super) struct Captured {
     pub native: *mut rk::rd_kafka_consumer_group_metadata_t,
     pub member: String,
@@ -92,6 +101,14 @@ unsafe impl Send for Captured {}
 unsafe impl Sync for Captured {}
 
 impl Captured {
+    /// Nobody's, in this group.
+    pub fn outsider(group: &str) -> Captured {
+        let name = CString::new(group).unwrap_or_default();
+        // SAFETY: the name is copied; the copy is ours and freed on drop.
+        let native = unsafe { rk::rd_kafka_consumer_group_metadata_new(name.as_ptr()) };
+        Captured { native, member: String::new(), generation: -1 }
+    }
+
     /// # Safety
     /// The handle is a live consumer with a group.
     unsafe fn now(client: *mut rk::rd_kafka_t) -> Option<Captured> {

@@ -25,8 +25,8 @@ use crate::error::{Error, Kind, Result};
 use crate::record::{NextOffset, OffsetVector, Topic, TopicPartition};
 
 use super::{
-    CommittedOffset, CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, NewTopic, Producer, ProducerSettings, Reader,
-    TopicInfo,
+    CommittedOffset, CommittedOffsets, Consumer, ConsumerSettings, GroupMetadata, Isolation, Log, NewTopic, Producer,
+    ProducerSettings, Reader, TopicInfo,
 };
 
 use admin::{Admin, Described, Place, QUERY_TIMEOUT, explained, list_offsets};
@@ -345,6 +345,10 @@ impl Log for KafkaLog {
 
     fn reader(&self, isolation: Isolation, from: &OffsetVector) -> Result<Box<dyn Reader>> {
         Ok(Box::new(reader::PartitionReader::open(self, isolation, from)?))
+    }
+
+    fn outsider(&self, group: &str) -> GroupMetadata {
+        consumer::Membership::outsider(group)
     }
 
     fn producer(&self, settings: &ProducerSettings) -> Result<Box<dyn Producer>> {

@@ -23,7 +23,7 @@ use crate::record::{Header, NextOffset, Outgoing, Topic, TopicPartition};
 
 use super::KafkaLog;
 use super::admin::{Place, list_offsets};
-use super::consumer::Membership;
+use super::consumer::{Captured, Membership};
 use super::failure::Failure;
 use super::native::{Client, Event, Partitions, Queue, configure, millis};
 
@@ -325,7 +325,7 @@ impl Writer {
 
     /// A record in each partition, and the offsets of the group in any case (what is pending among them shows nowhere), in the open
     /// transaction, which is aborted then.
-    fn touch(&mut self, partitions: &[TopicPartition], group: &str, any: &TopicPartition) -> Result<()> {
+    fn touch(&mut self, partitions: &[TopicPartition], group: Option<&str>, any: &TopicPartition) -> Result<()> {
         for partition in partitions {
             let mut record = Outgoing::default();
             // A topic that is compacted takes no record without a key.
@@ -333,16 +333,13 @@ impl Writer {
             self.send(&partition.topic, &record)?;
         }
         self.flush()?;
+        let Some(group) = group else { return Ok(()) };
         let list = list_of(&[(any.clone(), CommittedOffset { next: NextOffset(0), metadata: String::new() })].into());
-        let name = CString::new(group).map_err(|_| Error::config(format!("group \"{group}\": NUL byte in its name")))?;
-        // SAFETY: the name is copied; the metadata is ours until destroyed.
-        let outsider = unsafe { rk::rd_kafka_consumer_group_metadata_new(name.as_ptr()) };
+        let outsider = Captured::outsider(group);
         let result = self.retried(self.timeout, self.timeout, |client, timeout| {
             // SAFETY: client, list and metadata live through the call.
-            unsafe { rk::rd_kafka_send_offsets_to_transaction(client, list.0, outsider, timeout) }
+            unsafe { rk::rd_kafka_send_offsets_to_transaction(client, list.0, outsider.native, timeout) }
         });
-        // SAFETY: the last use.
-        unsafe { rk::rd_kafka_consumer_group_metadata_destroy(outsider) };
         match result {
             // Refused or not: the group's offsets are part of the transaction by now.
             Err((failure, _)) if !failure.lost_membership() => Err(self.failed(&failure, "settle")),
@@ -559,7 +556,7 @@ impl Producer for Writer {
     /// Seen with Kafka 4.3: a coordinator that aborts a transaction while partitions have no leader (their broker was killed and comes back)
     /// takes them for deleted and writes no marker. They then hold back every reader, and the next commit of the same producer id would
     /// commit what was aborted. An aborted transaction that touches them writes the markers after all.
-    fn settle(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()> {
+    fn settle(&mut self, partitions: &[TopicPartition], group: Option<&str>) -> Result<()> {
         if self.transactional_id.is_none() {
             return Ok(());
         }
@@ -568,6 +565,8 @@ impl Producer for Writer {
         if !held.is_empty() {
             let (name, count) = (self.name(), held.len());
             tracing::warn!("{name}: a transaction stays open in {count} partitions: it is closed if it is one of this id");
+        } else if group.is_none() {
+            return Ok(());
         }
         self.begin()?;
         let touched = self.touch(&held, group, any);

@@ -124,6 +124,10 @@ impl Log for Process {
         Ok(Box::new(Reading { process: self.clone(), inner }))
     }
 
+    fn outsider(&self, group: &str) -> GroupMetadata {
+        GroupMetadata(Arc::new(Held { settings: None, metadata: self.storm.log.outsider(group) }))
+    }
+
     fn producer(&self, settings: &ProducerSettings) -> Result<Box<dyn Producer>> {
         let inner = self.call("open producer", Danger::Great, |log| log.producer(settings))?;
         Ok(Box::new(Writer { process: self.clone(), inner, transaction: None }))
@@ -179,7 +183,7 @@ impl Consumer for Member {
 
     fn group_metadata(&self) -> GroupMetadata {
         let metadata = self.inner.group_metadata();
-        let held = Held { settings: self.settings.clone(), metadata };
+        let held = Held { settings: Some(self.settings.clone()), metadata };
         GroupMetadata(Arc::new(held))
     }
 
@@ -194,7 +198,8 @@ impl Consumer for Member {
 
 /// The fence as the inner log wants it, with what tells which lead a partition follows.
 struct Held {
-    settings: ConsumerSettings,
+    /// `None`: of somebody who is no member.
+    settings: Option<ConsumerSettings>,
     metadata: GroupMetadata,
 }
 
@@ -277,8 +282,8 @@ impl Producer for Writer {
         let Process { storm, number } = &self.process;
         let held: Option<(&str, &Held)> =
             group.map(|(name, metadata)| (name, metadata.0.downcast_ref().expect("the metadata is this log's own")));
-        if let Some((_, held)) = held {
-            self.check_held(offsets, &held.settings);
+        if let Some(settings) = held.and_then(|(_, held)| held.settings.as_ref()) {
+            self.check_held(offsets, settings);
         }
         if self.fails("commit") {
             return Err(away("commit"));
@@ -313,7 +318,7 @@ impl Producer for Writer {
         Ok(())
     }
 
-    fn settle(&mut self, partitions: &[TopicPartition], group: &str) -> Result<()> {
+    fn settle(&mut self, partitions: &[TopicPartition], group: Option<&str>) -> Result<()> {
         self.fate("settle", "before");
         if self.fails("settle") {
             return Err(away("settle"));
