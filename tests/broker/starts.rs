@@ -61,7 +61,7 @@ fn two_that_start_at_the_same_instant_begin_once_though_one_is_killed() {
             std::thread::sleep(Duration::from_millis(random.random_range(0..300)));
         } else {
             // Somewhere between its start, its decision to begin and its first commits.
-            std::thread::sleep(Duration::from_millis(random.random_range(200..2_000)));
+            std::thread::sleep(Duration::from_millis(random.random_range(100..1_000)));
         }
         let reached = world.progress(&group, &shop.orders);
         began[usize::from(reached > 0)] += 1;
