@@ -154,3 +154,28 @@ pub fn senders(extra: &serde_json::Value) -> BTreeMap<TopicPartition, Vec<Waterm
 fn from_extra(extra: &serde_json::Value) -> Extra {
     serde_json::from_value(extra.clone()).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::Topic;
+
+    #[test]
+    fn what_a_commit_says_comes_back_and_a_former_version_says_less() {
+        let partition = Topic::new("orders").partition(1);
+        let state = FeedState {
+            watermark: Watermark(40),
+            others: vec![Watermark(20)],
+            highest: Some(Timestamp(-60)),
+            idle: true,
+            quiet: true,
+            ..start(NextOffset(7))
+        };
+        let committed = |metadata: String| CommittedOffset { next: NextOffset(7), metadata };
+        assert_eq!(from_committed(&partition, &committed(to_metadata(&state, 3))).unwrap(), state);
+        let former = from_committed(&partition, &committed(r#"{"v":1,"n":3,"w":40,"o":[20],"i":true}"#.into())).unwrap();
+        assert_eq!(former, FeedState { highest: None, quiet: false, ..state.clone() });
+        let extra = to_extra([(&partition, &state)].into_iter(), std::iter::empty());
+        assert_eq!(highest(&extra)[&partition], Timestamp(-60));
+    }
+}
