@@ -12,6 +12,7 @@
 mod buffer;
 mod state;
 mod versions;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -95,6 +96,8 @@ pub struct TemporalJoin {
     versions: Versions,
     edge: Watermark,
     kept_edge: Watermark,
+    /// There may be rows below the edge that were not released yet.
+    releasing: bool,
     state: SchemaRef,
     cursor: Cursor,
     kept_cursor: Cursor,
@@ -130,6 +133,7 @@ impl TemporalJoin {
             spec,
             edge: Watermark::MIN,
             kept_edge: Watermark::MIN,
+            releasing: false,
             cursor: Cursor::start(),
             kept_cursor: Cursor::start(),
         })
@@ -151,16 +155,25 @@ impl Operator for TemporalJoin {
     }
 
     /// Joins and emits the rows below the edge, in the order (event time, source, partition, offset), derived rows by (event time,
-    /// values); unless the plan is not `ordered`, by origin first.
+    /// values); unless the plan is not `ordered`, by origin first, part by part.
     fn advance(&mut self, edge: Watermark, out: &mut Output) -> Result<Watermark> {
-        if edge > self.edge {
-            self.edge = edge;
-            let rows = self.buffer.release(edge, self.spec.ordered)?;
-            for part in rows.chunks(JOINED_ROWS) {
-                self.join(part, out)?;
-            }
-            self.versions.prune(self.over());
+        if edge <= self.edge && !self.releasing {
+            return Ok(self.edge);
         }
+        (self.edge, self.releasing) = (edge, true);
+        let room = out.room.unwrap_or(usize::MAX);
+        let mut made = 0;
+        while let Some(rows) = self.buffer.release(edge, self.spec.ordered, room.clamp(1, JOINED_ROWS))? {
+            let before = out.batches.len();
+            self.join(&rows, out)?;
+            made += out.batches[before..].iter().map(Batch::num_rows).sum::<usize>();
+            if made >= room {
+                out.more = true;
+                return Ok(self.edge);
+            }
+        }
+        self.releasing = false;
+        self.versions.prune(self.over());
         Ok(self.edge)
     }
 
@@ -267,10 +280,9 @@ impl TemporalJoin {
     }
 
     /// Joins rows of the buffer and emits them.
-    fn join(&mut self, rows: &[u32], out: &mut Output) -> Result<()> {
-        let held = self.buffer.held.take(rows)?;
-        let positions = self.buffer.positions(&held);
-        let left = record_batch(&self.spec.left, held.columns()[..self.spec.left.fields().len()].to_vec(), rows.len());
+    fn join(&mut self, held: &RecordBatch, out: &mut Output) -> Result<()> {
+        let positions = self.buffer.positions(held);
+        let left = record_batch(&self.spec.left, held.columns()[..self.spec.left.fields().len()].to_vec(), held.num_rows());
         self.emit(left.map_err(|e| broken("the rows of a join", e))?, positions, out)
     }
 
