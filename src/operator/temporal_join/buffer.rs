@@ -270,7 +270,8 @@ impl Buffer {
         self.cold = Some(cold);
         written?;
         self.held.clear();
-        (self.waiting, self.settled, self.restored) = (VecDeque::new(), 0, None);
+        (self.waiting, self.fresh) = (VecDeque::new(), Vec::new());
+        (self.settled, self.restored) = (0, None);
         Ok(())
     }
 

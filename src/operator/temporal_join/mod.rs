@@ -143,6 +143,11 @@ impl TemporalJoin {
     pub fn waiting(&self) -> usize {
         self.buffer.len()
     }
+
+    /// Those of them that are on disk.
+    pub fn waiting_on_disk(&self) -> usize {
+        self.buffer.on_disk()
+    }
 }
 
 impl Operator for TemporalJoin {
@@ -163,7 +168,7 @@ impl Operator for TemporalJoin {
         (self.edge, self.releasing) = (edge, true);
         let room = out.room.unwrap_or(usize::MAX);
         let mut made = 0;
-        while let Some(rows) = self.buffer.release(edge, self.spec.ordered, room.clamp(1, JOINED_ROWS))? {
+        while let Some(rows) = self.buffer.release(edge, self.spec.ordered, (room - made).clamp(1, JOINED_ROWS))? {
             let before = out.batches.len();
             self.join(&rows, out)?;
             made += out.batches[before..].iter().map(Batch::num_rows).sum::<usize>();
