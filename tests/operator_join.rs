@@ -294,7 +294,8 @@ impl Task {
             assert_eq!(rows, self.join.len());
             self.join = TemporalJoin::new(self.spec.clone()).unwrap();
             self.changelog.restore_image(&image, &mut self.join);
-            assert_eq!(rows, self.join.len());
+            // On disk there may be versions that the edge has passed.
+            assert!(self.join.len() <= rows);
         } else {
             self.join.clear();
             self.changelog.restore(&mut self.join);
@@ -312,6 +313,11 @@ impl Task {
         }
         self.advance(Watermark::MAX, None);
         assert_eq!(self.join.waiting(), 0);
+        self.commit(1);
+        // A whole round of the rolling snapshot comes by all that is on disk.
+        for _ in 0..2 {
+            while !self.join.slice(3).unwrap().wrapped {}
+        }
         // Of each key at most the newest version is left.
         assert!(self.join.len() <= KEYS.len());
         self.told.late.sort();

@@ -96,8 +96,8 @@ pub struct TemporalJoin {
     versions: Versions,
     edge: Watermark,
     kept_edge: Watermark,
-    /// There may be rows below the edge that were not released yet.
-    releasing: bool,
+    /// There may be rows below the edge that were not released yet: what was in memory of the versions when their release began.
+    releasing: Option<(usize, usize)>,
     state: SchemaRef,
     cursor: Cursor,
     kept_cursor: Cursor,
@@ -105,6 +105,8 @@ pub struct TemporalJoin {
 
 /// Rows that are joined at a time.
 const JOINED_ROWS: usize = 8192;
+/// So many keys that were read back stay in memory while rows are released.
+const READ_KEYS: usize = 65_536;
 
 impl TemporalJoin {
     /// # Errors
@@ -133,7 +135,7 @@ impl TemporalJoin {
             spec,
             edge: Watermark::MIN,
             kept_edge: Watermark::MIN,
-            releasing: false,
+            releasing: None,
             cursor: Cursor::start(),
             kept_cursor: Cursor::start(),
         })
@@ -162,22 +164,27 @@ impl Operator for TemporalJoin {
     /// Joins and emits the rows below the edge, in the order (event time, source, partition, offset), derived rows by (event time,
     /// values); unless the plan is not `ordered`, by origin first, part by part.
     fn advance(&mut self, edge: Watermark, out: &mut Output) -> Result<Watermark> {
-        if edge <= self.edge && !self.releasing {
+        if edge <= self.edge && self.releasing.is_none() {
             return Ok(self.edge);
         }
-        (self.edge, self.releasing) = (edge, true);
+        self.edge = edge;
+        let mark = *self.releasing.get_or_insert(self.versions.mark());
         let room = out.room.unwrap_or(usize::MAX);
         let mut made = 0;
         while let Some(rows) = self.buffer.release(edge, self.spec.ordered, (room - made).clamp(1, JOINED_ROWS))? {
             let before = out.batches.len();
             self.join(&rows, out)?;
             made += out.batches[before..].iter().map(Batch::num_rows).sum::<usize>();
+            // Keys that are read back to be looked at are many in the end.
+            if self.versions.mark().0 - mark.0 >= room.min(READ_KEYS) {
+                self.versions.forget(mark);
+            }
             if made >= room {
                 out.more = true;
                 return Ok(self.edge);
             }
         }
-        self.releasing = false;
+        self.releasing = None;
         self.versions.prune(self.over());
         Ok(self.edge)
     }

@@ -174,8 +174,12 @@ impl TemporalJoin {
             let part = cold.slice(&self.versions.shape, &self.versions.keys, &from, room)?;
             versions.extend(part.numbers.iter().flat_map(|key| self.versions.of(*key)));
             room = room.saturating_sub(part.numbers.len() + part.alone.as_ref().map_or(0, RecordBatch::num_rows));
-            found.extend(part.alone);
             self.cursor.cold_key = part.next;
+            if let Some(alone) = part.alone {
+                let (over, others) = self.part_over(&alone)?;
+                found.push(others);
+                versions.extend(self.recall_over(&over)?);
+            }
         }
         if self.cursor.cold_key.is_none()
             && let Some(from) = self.cursor.cold_row.take_if(|_| room > 0 || self.buffer.on_disk() == 0)
@@ -185,6 +189,18 @@ impl TemporalJoin {
             self.cursor.cold_row = next;
         }
         Ok(found)
+    }
+
+    /// Reads keys back of which the edge has passed something, without that.
+    fn recall_over(&mut self, rows: &RecordBatch) -> Result<Vec<(u32, Version)>> {
+        if rows.num_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let keys = self.versions.shape.encode(&rows.columns()[..self.spec.right_keys.len()])?;
+        let first = self.versions.by_key.len() as u32;
+        self.recall(&keys, rows.num_rows())?;
+        self.versions.prune(self.over());
+        Ok((first..self.versions.by_key.len() as u32).flat_map(|key| self.versions.of(key)).collect())
     }
 
     fn apply_versions(&mut self, rows: &RecordBatch) -> Result<()> {
@@ -202,12 +218,39 @@ impl TemporalJoin {
     /// Reads back the keys that are on disk alone.
     pub(super) fn recall(&mut self, keys: &EncodedKeys, rows: usize) -> Result<()> {
         let Some(cold) = self.versions.cold.as_ref().filter(|cold| !cold.is_empty()) else { return Ok(()) };
-        let Some((found, _)) = cold.recall(keys, rows, &self.versions.keys)? else { return Ok(()) };
+        let Some((found, counts)) = cold.recall(keys, rows, &self.versions.keys)? else { return Ok(()) };
         let encoded = self.versions.shape.encode(&found.columns()[..self.spec.right_keys.len()])?;
-        for (row, version) in self.hold_versions(&found)?.into_iter().enumerate() {
-            self.versions.load(&encoded, row, version);
+        let mut versions = self.hold_versions(&found)?.into_iter();
+        let mut row = 0;
+        for count in counts {
+            self.versions.load(&encoded, row, versions.by_ref().take(count).collect());
+            row += count;
         }
         Ok(())
+    }
+
+    /// Keys among rows of state from disk, of which the edge has passed something: their rows, and the others.
+    fn part_over(&self, rows: &RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
+        let keys = self.spec.right_keys.len();
+        let times = state_column::<Int64Array>(rows.columns(), keys + 1)?;
+        let tombstones = state_column::<BooleanArray>(rows.columns(), keys + 10)?;
+        let encoded = self.versions.shape.encode(&rows.columns()[..keys])?;
+        let key = |row: usize| {
+            let mut key = Vec::new();
+            encoded.write(row, &mut key);
+            key
+        };
+        let keys: Vec<Vec<u8>> = (0..rows.num_rows()).map(key).collect();
+        let (mut over, mut from) = (Vec::with_capacity(keys.len()), 0);
+        for same in keys.chunk_by(|a, b| a == b) {
+            let versions = (from..from + same.len()).map(|row| (times.value(row), tombstones.value(row)));
+            over.extend(std::iter::repeat_n(self.versions.is_over(versions, self.over()), same.len()));
+            from += same.len();
+        }
+        let over = BooleanArray::from(over);
+        let failed = |e| broken("filter", e);
+        let others = arrow::compute::not(&over).and_then(|others| filter_record_batch(rows, &others)).map_err(failed)?;
+        Ok((filter_record_batch(rows, &over).map_err(failed)?, others))
     }
 
     /// The versions in rows of state, their rows held.
@@ -330,14 +373,14 @@ impl Store for TemporalJoin {
         self.buffer.undo();
         self.versions.undo();
         self.cursor = self.kept_cursor.clone();
-        (self.edge, self.releasing) = (self.kept_edge, false);
+        (self.edge, self.releasing) = (self.kept_edge, None);
     }
 
     fn clear(&mut self) {
         self.buffer.clear();
         self.versions.clear();
         (self.cursor, self.kept_cursor) = (Cursor::start(), Cursor::start());
-        (self.edge, self.kept_edge, self.releasing) = (Watermark::MIN, Watermark::MIN, false);
+        (self.edge, self.kept_edge, self.releasing) = (Watermark::MIN, Watermark::MIN, None);
     }
 
     fn image(&self, rows: usize) -> Result<Vec<RecordBatch>> {
@@ -371,10 +414,8 @@ impl Store for TemporalJoin {
         (self.versions.touched_count() + self.buffer.held.added().len()) * 2 * row
     }
 
-    /// Keys of one version go, and all rows of the stream. Keys of several versions wait for the edge to pass: they stay in memory.
     fn spill(&mut self, spills: &Arc<Spills>) -> Result<bool> {
         self.buffer.spill(spills)?;
-        self.cursor.row = self.cursor.row.map(|_| 0);
         let leaving = self.versions.leaving();
         if !leaving.is_empty() {
             let mut cold = self.versions.cold.take().unwrap_or_else(|| Cold::new(spills, self.state.clone()));
@@ -385,9 +426,10 @@ impl Store for TemporalJoin {
             let written = cold.write(&self.versions.shape, &self.versions.keys, &leaving, export);
             self.versions.cold = Some(cold);
             written?;
-            let others = self.versions.left(&leaving);
-            self.cursor.renumber(&others);
+            self.versions.left();
         }
+        // Nothing is left in memory.
+        (self.cursor.key, self.cursor.row) = (None, None);
         self.kept_cursor = self.cursor.clone();
         Ok(true)
     }
