@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 1/6 rows of stores | 1/12 a commit's pending data | 1/8 producer queue | 1/16 consumer queue | 1/16 cache of spilled state
-//! 1/32 changes on their way to local copies | 1/64 cache of local copies
+//! 1/24 rows of warm copies | 1/32 changes on their way to local copies | 1/64 cache of local copies
 //! the rest: the program itself, filters and indexes of spilled state, batches under way, what the allocator keeps
 //! ```
 //!
@@ -84,6 +84,11 @@ impl Memory {
     /// Of the rows that a worker's stores hold in memory.
     pub fn of_stores(&self) -> usize {
         self.share(6)
+    }
+
+    /// Of the rows that a worker's warm copies of other tasks hold in memory.
+    pub fn of_copies(&self) -> usize {
+        self.share(24)
     }
 
     /// Of what waits for a worker's commit: output, and what the commit touched. A commit is due when there is more.

@@ -14,7 +14,7 @@ use arrow::compute::{filter_record_batch, interleave_record_batch};
 use arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use hashbrown::{HashMap, HashSet};
 
-use super::waiting::{Waiting, WaitingRows, behind, read_place};
+use super::waiting::{Part, Waiting, WaitingRows, behind, read_place};
 use crate::error::Result;
 use crate::operator::evaluate::{broken, record_batch};
 use crate::operator::held::Held;
@@ -137,29 +137,10 @@ impl Buffer {
             None => Default::default(),
         };
         let held = self.held.take(&ours.iter().map(|waits| waits.row).collect::<Vec<_>>())?;
-        let mut next: Vec<(Place, (usize, usize))> = Vec::new();
-        if theirs.entries.is_empty() {
-            next.extend(ours.iter().enumerate().map(|(at, waits)| (waits.place, (0, at))));
-        } else {
-            let keys = self.codec.keys(&held)?;
-            let (mut from_memory, mut from_disk) = (0, 0);
-            while next.len() < count {
-                match (keys.get(from_memory), theirs.entries.get(from_disk)) {
-                    (None, None) => break,
-                    // What follows on disk was not read yet.
-                    (_, None) if theirs.more => break,
-                    (Some(key), other) if other.is_none_or(|(other, _)| key < other) => {
-                        next.push((ours[from_memory].place, (0, from_memory)));
-                        from_memory += 1;
-                    }
-                    (_, Some((key, _))) => {
-                        next.push((read_place(key), (1, from_disk)));
-                        from_disk += 1;
-                    }
-                    (Some(_), None) => unreachable!("a key is below none"),
-                }
-            }
-        }
+        let mut next: Vec<(Place, (usize, usize))> = match theirs.entries.is_empty() {
+            true => ours.iter().enumerate().map(|(at, waits)| (waits.place, (0, at))).collect(),
+            false => merged(&self.codec.keys(&held)?, &theirs, count),
+        };
         if next.is_empty() {
             return Ok(None);
         }
@@ -208,11 +189,11 @@ impl Buffer {
         self.waiting.partition_point(|waits| all || waits.place.0 < edge.0)
     }
 
-    /// Puts rows of one place among the first `count` into the order of their values.
+    /// Puts rows of one place among the first `count` into the order of their values. An edge never parts rows of one place.
     fn order_ties(&mut self, count: usize) -> Result<()> {
         let mut ranges = Vec::new();
-        let mut from = 0;
-        let waiting = &self.waiting.make_contiguous()[..count];
+        let (first, mut from) = (self.settled, 0);
+        let waiting: Vec<Waits> = self.waiting.range(first..count).copied().collect();
         for same in waiting.chunk_by(|a, b| a.place == b.place) {
             if same.len() > 1 {
                 ranges.push(from..from + same.len());
@@ -229,7 +210,7 @@ impl Buffer {
             let mut order: Vec<usize> = (next..next + range.len()).collect();
             next += range.len();
             order.sort_by(|a, b| values.row(*a).cmp(&values.row(*b)));
-            range.zip(order).for_each(|(at, of)| self.waiting[at].row = tied[of]);
+            range.zip(order).for_each(|(at, of)| self.waiting[first + at].row = tied[of]);
         }
         Ok(())
     }
@@ -412,6 +393,25 @@ impl Buffer {
     pub fn cold_size(&self) -> usize {
         self.cold.as_ref().map_or(0, Waiting::size)
     }
+}
+
+/// The first `count` rows of two parts: their places, and where they stand (0 in memory, 1 on disk).
+fn merged(ours: &[Vec<u8>], theirs: &Part, count: usize) -> Vec<(Place, (usize, usize))> {
+    let mut next = Vec::new();
+    let (mut from_memory, mut from_disk) = (0, 0);
+    while next.len() < count {
+        let (in_memory, on_disk) = (ours.get(from_memory), theirs.entries.get(from_disk).map(|(key, _)| key));
+        // What follows on disk was not read yet.
+        if on_disk.is_none() && theirs.more {
+            break;
+        }
+        let memory_first = in_memory.is_some_and(|ours| on_disk.is_none_or(|theirs| ours < theirs));
+        let Some(key) = (if memory_first { in_memory } else { on_disk }) else { break };
+        let (part, at) = if memory_first { (0, &mut from_memory) } else { (1, &mut from_disk) };
+        next.push((read_place(key), (part, *at)));
+        *at += 1;
+    }
+    next
 }
 
 /// Rows of one place are not parted, unless they are too many.
