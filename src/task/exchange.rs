@@ -10,7 +10,8 @@
 //! value     columns of the rows, _offset, _event_time, _row_watermark, and _weight where rows carry weights
 //! ```
 //!
-//! Invariant: a receiver starts every sender at minus infinity, so its edge watermark moves only when all of them have spoken.
+//! Invariant: a receiver starts every sender that can have rows for it at minus infinity, so its edge watermark moves only when all of them
+//! have spoken.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -60,13 +61,21 @@ pub struct Outbox {
     /// Since the last commit, by target partition and origin.
     rows: BTreeMap<(i32, Origin), Vec<Batch>>,
     bytes: usize,
-    /// The watermark that all targets know: they begin where it does. A task that has nothing to say writes nothing, so that the topic's end
-    /// may be taken as soon as all sources behind it are read, whether or not an empty one was ever committed (`task::ends`).
+    /// The watermark that all targets know: they begin where it does (`Plan::senders`). A task that has nothing to say writes nothing, so that
+    /// the topic's end may be taken as soon as all sources behind it are read, whether or not an empty one was ever committed (`task::ends`).
     told: Watermark,
 }
 
 impl Outbox {
-    pub fn new(node: usize, exchange: &Node, spec: &ExchangeSpec, names: &Names, partitions: i32) -> Result<Outbox> {
+    /// `told` is what the targets know of this sender from the start.
+    pub fn new(
+        node: usize,
+        exchange: &Node,
+        spec: &ExchangeSpec,
+        names: &Names,
+        partitions: i32,
+        told: Watermark,
+    ) -> Result<Outbox> {
         Ok(Outbox {
             node,
             topic: names.repartition(&exchange.id)?,
@@ -75,7 +84,7 @@ impl Outbox {
             schema: exchange.schema.clone(),
             rows: BTreeMap::new(),
             bytes: 0,
-            told: Watermark::MIN,
+            told,
         })
     }
 
@@ -192,8 +201,8 @@ pub struct InboxState {
 
 impl InboxState {
     /// Nothing was received yet.
-    pub fn start(senders: i32) -> InboxState {
-        InboxState { position: NextOffset(0), senders: vec![Watermark::MIN; senders as usize] }
+    pub fn start(senders: Vec<Watermark>) -> InboxState {
+        InboxState { position: NextOffset(0), senders }
     }
 }
 
@@ -304,7 +313,7 @@ mod tests {
         let spec = ExchangeSpec { keys: Vec::new(), refuse_late: false, bare_key: None, reason: String::new() };
         let node = Node { id: "sink.exchange".into(), operation: Operation::Exchange(spec.clone()), inputs: vec![0], schema };
         let names = Names::new("tidemill.", "p", 1).expect("a name");
-        let mut outbox = Outbox::new(1, &node, &spec, &names, 3).expect("an outbox");
+        let mut outbox = Outbox::new(1, &node, &spec, &names, 3, Watermark::MIN).expect("an outbox");
         let none: [i32; 0] = [];
         let mut partitions = |watermark| outbox.take(0, 1, Some(watermark), 1_000).expect("messages").1.partitions;
         assert_eq!(partitions(Watermark::MIN), none, "receivers begin there: an end that was taken before stays the end");

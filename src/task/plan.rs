@@ -12,7 +12,8 @@ use crate::operator::exchange::MAX_PARTITIONS;
 use crate::record::{Timestamp, Topic, TopicPartition};
 use crate::task::names::Names;
 use crate::task::outlet::Target;
-use crate::topology::{SubTopology, Topology};
+use crate::topology::{Operation, SubTopology, Topology};
+use crate::watermark::Watermark;
 
 /// One task: partition `number` of everything that a sub-topology reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -130,6 +131,28 @@ impl Plan {
     /// The sub-topology that holds a node; an exchange is on the side that sends.
     pub fn sub_of(&self, node: usize) -> usize {
         self.subs.iter().position(|sub| sub.topology.nodes.contains(&node)).expect("every node is in a sub-topology")
+    }
+
+    /// What a receiver knows of the senders of an exchange from the start, by the number of the sender's task: of one that reads nothing which
+    /// could become a row of it, that nothing will come. Such a task may never have anything to commit, and no message of its says so.
+    pub fn senders(&self, exchange: usize) -> Vec<Watermark> {
+        let read = self.reads_of(exchange);
+        let feeds = |number: i32| read.iter().any(|partitions| number < *partitions);
+        (0..self.tasks(self.sub_of(exchange))).map(|number| if feeds(number) { Watermark::MIN } else { Watermark::MAX }).collect()
+    }
+
+    /// Partition counts of what the sub-topology of an exchange reads for it.
+    fn reads_of(&self, exchange: usize) -> Vec<i32> {
+        let nodes = &self.topology.nodes;
+        let (mut counts, mut ahead) = (Vec::new(), nodes[exchange].inputs.clone());
+        while let Some(node) = ahead.pop() {
+            match nodes[node].operation {
+                Operation::Source(source) => counts.push(self.source_partitions[source]),
+                Operation::Exchange(_) => counts.push(self.exchange_partitions()),
+                _ => ahead.extend(&nodes[node].inputs),
+            }
+        }
+        counts
     }
 
     /// Partition count of every repartition topic.

@@ -19,7 +19,7 @@ use crate::store::checkpoint::Checkpoints;
 use crate::store::memory::Memory;
 use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
-use crate::task::graph::Task;
+use crate::task::graph::{Task, recoverable};
 use crate::task::local::LocalCopies;
 use crate::task::plan::{Plan, Reads, TaskId};
 use crate::task::progress::{self, TaskState};
@@ -87,24 +87,41 @@ pub fn restore(plan: &Arc<Plan>, id: TaskId, sources: &Sources, warm: Option<War
     let committed = sources.log.committed(&group, &partitions)?;
     watch.found(committed.iter().map(|(partition, offset)| (partition.clone(), offset.next)).collect());
     let ahead = warm.is_some();
-    let restored = restore_from(plan, id, &partitions, &committed, sources, warm, watch);
-    let Err(error) = &restored else { return restored };
+    let attempt = |sources: &Sources, warm| {
+        let restored = restore_from(plan, id, &partitions, &committed, sources, warm, watch);
+        restored.map_err(|error| of_one_commit(id, &group, &committed, &partitions, sources, error))
+    };
+    match attempt(sources, warm) {
+        Err(error) if !recoverable(error.kind) && ((sources.checkpoints.is_some() && sources.trusted) || ahead) => {
+            // A process that slept while it wrote its local copy may have taken another owner's commits for its own. The changelog decides.
+            tracing::warn!(task = %id, %error, "the local checkpoint is left out: the state is read from its changelog alone");
+            watch.begin();
+            attempt(&Sources { trusted: false, ..sources.clone() }, None)
+        }
+        restored => restored,
+    }
+}
+
+/// Why a restore failed: if the group's offsets have moved since they were asked for, this process slept and another owns the task by now.
+/// Then what was read is of two commits, not damaged.
+fn of_one_commit(
+    id: TaskId,
+    group: &str,
+    committed: &CommittedOffsets,
+    partitions: &[TopicPartition],
+    sources: &Sources,
+    error: Error,
+) -> Error {
     if error.kind == Kind::Away {
-        return restored;
+        return error;
     }
-    if sources.log.committed(&group, &partitions)? != committed {
-        // This process slept, and another owns the task by now: what was read is of two commits, not damaged.
-        let message = format!("task {id} of group \"{group}\": another member committed while it was restored");
-        return Err(Error::new(Kind::Fenced, message));
+    match sources.log.committed(group, partitions) {
+        Ok(now) if now == *committed => error,
+        Ok(_) => {
+            Error::new(Kind::Fenced, format!("task {id} of group \"{group}\": another member committed while it was restored"))
+        }
+        Err(away) => away,
     }
-    if (sources.checkpoints.is_some() && sources.trusted) || ahead {
-        // A process that slept while it wrote its local copy may have taken another owner's commits for its own. The changelog decides.
-        tracing::warn!(task = %id, %error, "the local checkpoint is left out: the state is read from its changelog alone");
-        let sources = Sources { trusted: false, ..sources.clone() };
-        watch.begin();
-        return restore_from(plan, id, &partitions, &committed, &sources, None, watch);
-    }
-    restored
 }
 
 fn restore_from(
@@ -179,7 +196,7 @@ pub(super) fn committed_state(plan: &Plan, id: TaskId, committed: &CommittedOffs
                 state.feeds.insert(partition, feed);
             }
             // Its senders stand in the commit record alone.
-            Reads::Exchange(node) => drop(state.inboxes.insert(partition, InboxState::start(plan.tasks(plan.sub_of(node))))),
+            Reads::Exchange(node) => drop(state.inboxes.insert(partition, InboxState::start(plan.senders(node)))),
         }
     }
     Ok(state)
@@ -297,6 +314,7 @@ fn positions(record: &CommitRecord) -> OffsetVector {
 fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Option<&CommittedOffsets>) -> TaskState {
     let positions = positions(record);
     let mut budgets = progress::budgets(&record.extra);
+    let highest = progress::highest(&record.extra);
     let mut senders = progress::senders(&record.extra);
     // One per stream that reads the partition, in their order.
     let mut watermarks: BTreeMap<TopicPartition, Vec<Watermark>> = BTreeMap::new();
@@ -318,11 +336,11 @@ fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Opt
                     _ => (Watermark::MIN, Vec::new()),
                 };
                 let budget = budgets.remove(&partition).unwrap_or_default();
-                state.feeds.insert(partition, FeedState { position, watermark, others, budget, idle: false });
+                let (highest, idle, quiet) = (highest.get(&partition).copied(), false, false);
+                state.feeds.insert(partition, FeedState { position, watermark, others, budget, highest, idle, quiet });
             }
             Reads::Exchange(node) => {
-                let of_start = || InboxState::start(plan.tasks(plan.sub_of(node))).senders;
-                let senders = senders.remove(&partition).unwrap_or_else(of_start);
+                let senders = senders.remove(&partition).unwrap_or_else(|| plan.senders(node));
                 state.inboxes.insert(partition, InboxState { position, senders });
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use arrow::datatypes::{DataType, Field, FieldRef, Schema, TimeUnit};
-use datafusion_common::DFSchema;
+use datafusion_common::{DFSchema, FunctionalDependence};
 use datafusion_expr::expr::{AggregateFunction, AggregateFunctionParams};
 use datafusion_expr::{Expr, logical_plan};
 use datafusion_physical_expr::PhysicalExpr;
@@ -19,7 +19,29 @@ use crate::operator::aggregate::{AggregateCall, AggregateSpec, Function, Group, 
 use crate::operator::exchange::ExchangeSpec;
 
 impl Lowering<'_> {
+    /// Without the parts of the group that the others determine and nobody reads: DataFusion adds to a GROUP BY all columns that it
+    /// determines (`GROUP BY k` over rows that are grouped by `k`), and a column that the query does not name must neither fail
+    /// a row nor make it move.
     pub(super) fn aggregate(&mut self, aggregate: &logical_plan::Aggregate, needed: &BTreeSet<usize>) -> Result<Lowered> {
+        let implied = implied_groups(aggregate, needed)?;
+        if implied.is_empty() {
+            return self.whole_aggregate(aggregate, needed);
+        }
+        let groups = aggregate.group_expr.iter().enumerate().filter(|(n, _)| !implied.contains(n)).map(|(_, expr)| expr.clone());
+        let (input, calls) = (Arc::clone(&aggregate.input), aggregate.aggr_expr.clone());
+        let smaller = logical_plan::Aggregate::try_new(input, groups.collect(), calls)?;
+        let kept: Vec<usize> = (0..aggregate.schema.fields().len()).filter(|n| !implied.contains(n)).collect();
+        let needed = (0..kept.len()).filter(|n| needed.contains(&kept[*n])).collect();
+        let lowered = self.whole_aggregate(&smaller, &needed)?;
+        let mut columns = vec![None; aggregate.schema.fields().len()];
+        let mut lineage = vec![Lineage::default(); columns.len()];
+        for (n, (column, from)) in kept.into_iter().zip(lowered.columns.into_iter().zip(lowered.lineage)) {
+            (columns[n], lineage[n]) = (column, from);
+        }
+        Ok(Lowered { columns, lineage, ..lowered })
+    }
+
+    fn whole_aggregate(&mut self, aggregate: &logical_plan::Aggregate, needed: &BTreeSet<usize>) -> Result<Lowered> {
         let plan = aggregate.input.schema();
         let width = aggregate.group_expr.len();
         let calls: Vec<(usize, &Expr)> =
@@ -146,6 +168,33 @@ fn why_moved(aggregate: &logical_plan::Aggregate, input: &Lowered) -> Result<Opt
     }
     let what = if shown.is_empty() { "an aggregate over all rows".to_owned() } else { format!("GROUP BY {}", shown.join(", ")) };
     Ok(input.distribution.lacks(&held).map(|why| format!("{what}: {why}")))
+}
+
+/// Which parts of the group are columns that the others determine and that nobody reads.
+fn implied_groups(aggregate: &logical_plan::Aggregate, needed: &BTreeSet<usize>) -> Result<BTreeSet<usize>> {
+    let plan = aggregate.input.schema();
+    let mut columns = Vec::new();
+    for expr in &aggregate.group_expr {
+        columns.push(match unaliased(expr) {
+            Expr::Column(column) => Some(plan.index_of_column(column)?),
+            _ => None,
+        });
+    }
+    let mut implied = BTreeSet::new();
+    for n in (0..columns.len()).rev().filter(|n| !needed.contains(n)) {
+        let Some(column) = columns[n] else { continue };
+        let others: BTreeSet<usize> = (0..columns.len())
+            .filter(|other| *other != n && !implied.contains(other))
+            .filter_map(|other| columns[other])
+            .collect();
+        let determines = |by: &FunctionalDependence| {
+            by.target_indices.contains(&column) && by.source_indices.iter().all(|source| others.contains(source))
+        };
+        if plan.functional_dependencies().iter().any(determines) {
+            implied.insert(n);
+        }
+    }
+    Ok(implied)
 }
 
 /// What a plain column is; `None` for anything computed.

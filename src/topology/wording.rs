@@ -38,8 +38,9 @@ pub(super) fn of(said: &str) -> Option<Fault> {
         return Some(Fault::new(format!("a condition is {}, not a truth value", shown_type(held))).hint("compare it: x <> 0"));
     }
     if first.starts_with("Projections require unique expression names") {
-        let (_, name) = first.split_once(" AS ").unwrap_or_default();
-        let name = name.split('"').next().unwrap_or_default();
+        // "... the expression \"LAST_VALUE(v.a) AS b\" at position 0 and \"v.b\" at position 2 have the same name. ..."
+        let (expression, _) = between(first, "the expression \"", "\" at position").unwrap_or_default();
+        let (_, name) = expression.rsplit_once(" AS ").or_else(|| expression.rsplit_once('.')).unwrap_or(("", expression));
         return Some(Fault::new(format!("two columns have the name \"{name}\"")).hint("give one of them another name with AS"));
     }
     if let Some((held, _)) = between(first, "- cannot be used with ", "") {

@@ -67,7 +67,8 @@ pub fn joined(rows: Rows, style: &Style, case: &Case, dice: &mut Dice) -> Rows {
         columns: Vec::new(),
     };
     let scope = join.scope(case);
-    let usable: Vec<(String, Type)> = scope.iter().filter(|(name, _)| !EDGES.contains(&&name[2..])).cloned().collect();
+    let usable = |name: &str| !name.starts_with("hidden.") && !EDGES.contains(&&name[2..]);
+    let usable: Vec<(String, Type)> = scope.iter().filter(|(name, _)| usable(name)).cloned().collect();
     if dice.chance(25) {
         let fails = dice.chance(20);
         join.on = Some(if fails { failing_condition(&usable, style, dice) } else { boolean(&usable, 1, style, dice) });
@@ -282,7 +283,10 @@ fn calls(rows: &Rows, prefix: &str, style: &Style, dice: &mut Dice) -> Vec<Call>
     let others: Vec<_> =
         rows.columns.iter().filter(|(name, _)| rows.key.as_ref() != Some(name) && !edge(name)).cloned().collect();
     // Of several aggregates in a row.
-    let prefix = if others.iter().any(|(name, _)| name.starts_with(prefix)) { format!("{prefix}_") } else { prefix.to_owned() };
+    let mut prefix = prefix.to_owned();
+    while rows.columns.iter().any(|(name, _)| name.starts_with(&prefix)) {
+        prefix.push('_');
+    }
     let doubles: Vec<_> = others.iter().filter(|(_, t)| *t == Type::Double).cloned().collect();
     for at in 0..dice.between(1, 5) {
         let name = format!("{prefix}{at}");

@@ -26,6 +26,7 @@ pub const QUERIES: &[Case] = &[
     ("SELECT ¦labels[1] AS t FROM orders", "is no key of MAP<STRING, STRING>", "map['key']"),
     ("SELECT ¦labels[customer] AS t FROM orders", "the key of a map must be a constant", "map['key']"),
     ("SELECT amount AS a, quantity AS a FROM orders", "two columns have the name \"a\"", "AS"),
+    ("SELECT ¦amount, amount FROM orders", "two columns have the name \"amount\"", "AS"),
     ("SELECT amount + 1 FROM orders", "has no name", "AS"),
     // A join as of a time that is none; other joins are in `refused_joins.rs`.
     (

@@ -74,8 +74,8 @@ struct Fault {
 }
 
 impl Slot {
-    fn moved(&mut self) {
-        self.moved_at = Instant::now();
+    fn moved(&mut self, now: Instant) {
+        self.moved_at = now;
         self.patience = SILENCE;
         self.restarts = 0;
     }
@@ -230,11 +230,12 @@ impl Fetch {
         };
         let taken = usize::try_from(first).unwrap_or(0) + usize::try_from(rest).unwrap_or(0);
         self.drained = taken < max;
+        let now = Instant::now();
         for i in 0..taken {
             let message = self.messages[i];
             // SAFETY: librdkafka filled the first `taken` pointers with messages of ours, each freed here and once.
             unsafe {
-                self.push(&*message);
+                self.push(&*message, now);
                 rk::rd_kafka_message_destroy(message);
             }
         }
@@ -246,7 +247,7 @@ impl Fetch {
 
     /// # Safety
     /// The message lives and is one of this client's.
-    unsafe fn push(&mut self, message: &rk::rd_kafka_message_t) {
+    unsafe fn push(&mut self, message: &rk::rd_kafka_message_t, now: Instant) {
         if message.err != RDKafkaRespErr::RD_KAFKA_RESP_ERR_NO_ERROR {
             // SAFETY: passed on.
             unsafe { self.fail(message) };
@@ -276,7 +277,7 @@ impl Fetch {
         chunk.log_append_time |= kind == rk::rd_kafka_timestamp_type_t::RD_KAFKA_TIMESTAMP_LOG_APPEND_TIME;
         chunk.push(Offset(message.offset), timestamp, key, value, headers);
         slot.position = chunk.next;
-        slot.moved();
+        slot.moved(now);
     }
 
     /// # Safety
@@ -353,7 +354,7 @@ impl Fetch {
                 continue;
             }
             slot.position = NextOffset(entry.offset);
-            slot.moved();
+            slot.moved(self.asked_at);
             slot.chunk.get_or_insert_with(|| Chunk::empty(slot.partition.clone(), slot.position)).next = slot.position;
         }
     }

@@ -503,9 +503,9 @@ impl Producer for Writer {
         for row in 0..records.len() {
             let headers = with_headers.next_if(|(at, _)| *at == row).map(|(_, headers)| Headers::new(headers));
             message.set(records.partitions[row], records.timestamps[row], records.keys.get(row), records.values.get(row));
-            let started = Instant::now();
+            let mut refused_at = None;
             while let Err(failure) = message.produce(&self.client, headers.as_ref()) {
-                self.refused(&failure, topic, started)?;
+                self.refused(&failure, topic, *refused_at.get_or_insert_with(Instant::now))?;
             }
             std::mem::forget(headers);
         }

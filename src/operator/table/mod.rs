@@ -5,13 +5,13 @@
 //! changes something tells it at once: the old row with weight -1, then the new one with +1. The net change of a commit would be less,
 //! but then it would depend on where commits fall which rows an expression behind the table is tried on.
 //!
-//! Invariant: a row is taken back exactly as it was emitted, position included. A record that repeats its key's row changes nothing,
-//! not even the position.
+//! Invariant: a row is taken back exactly as it was emitted, position included. A record that repeats its key's row is told, too: which
+//! columns are compared would depend on what other statements read, and the row's position is that of the key's last record.
 
 mod state;
 
-use arrow::array::{ArrayRef, BooleanArray, DynComparator, Int8Array, Int64Array, make_comparator};
-use arrow::compute::{SortOptions, filter_record_batch};
+use arrow::array::{ArrayRef, BooleanArray, Int8Array, Int64Array};
+use arrow::compute::filter_record_batch;
 use arrow::datatypes::SchemaRef;
 
 use super::cold::{Cold, Cursor};
@@ -138,21 +138,6 @@ impl Table {
         Ok(keys)
     }
 
-    /// Which of the new rows say what their key's row says already.
-    fn repeated(&self, old: &[u32], new: &[u32]) -> Result<Vec<bool>> {
-        if old.is_empty() {
-            return Ok(Vec::new());
-        }
-        let (old, new) = (self.held.take(old)?, self.held.take(new)?);
-        let columns = self.spec.schema.fields().len();
-        let compare: Vec<DynComparator> = old.columns()[..columns]
-            .iter()
-            .zip(new.columns())
-            .map(|(old, new)| make_comparator(old, new, SortOptions::default()).map_err(|e| broken("rows of a table", e)))
-            .collect::<Result<_>>()?;
-        Ok((0..old.num_rows()).map(|row| compare.iter().all(|compare| compare(row, row).is_eq())).collect())
-    }
-
     /// The numbers of the batch's rows; [`NONE`] for tombstones.
     fn hold(&mut self, batch: &Batch) -> Result<Vec<u32>> {
         let rows = position::attach(batch, self.held.schema())?;
@@ -194,24 +179,10 @@ impl Operator for Table {
         let keys = self.intern(&columns, rows)?;
         let numbers = self.hold(&batch)?;
 
-        // The row that each record finds: of the record before it, or the current one.
-        let mut last = hashbrown::HashMap::new();
-        let (mut old, mut new) = (Vec::new(), Vec::new());
-        for (key, number) in keys.iter().zip(&numbers) {
-            let before = last.insert(*key, *number).unwrap_or(self.current[*key as usize]);
-            if before != NONE && *number != NONE {
-                old.push(before);
-                new.push(*number);
-            }
-        }
-        let mut repeated =
-            new.iter().copied().zip(self.repeated(&old, &new)?).filter(|(_, same)| *same).map(|(n, _)| n).peekable();
         let mut changes = Vec::new();
         for (row, (key, number)) in keys.into_iter().zip(numbers).enumerate() {
             let old = self.current[key as usize];
-            if number != NONE && repeated.next_if_eq(&number).is_some() {
-                self.held.remove(number);
-            } else if number != NONE || old != NONE {
+            if number != NONE || old != NONE {
                 changes.extend([(old, -1), (number, 1)].into_iter().filter(|(number, _)| *number != NONE));
                 self.set(key, number, batch.event_times.value(row));
             }
