@@ -232,7 +232,7 @@ fn a_decision_applies_from_its_offset_on() {
     assert_eq!(ingest.watermark(), Watermark(60_000_000));
     ingest.reached(NextOffset(20));
     assert_eq!(ingest.watermark(), Watermark(70_000_000));
-    ingest.restore(Watermark(1));
+    ingest.restore(Watermark(1), None);
     assert_eq!(ingest.watermark(), Watermark(1));
 }
 
