@@ -292,6 +292,13 @@ impl Chunk {
         self.offsets.is_empty()
     }
 
+    /// Estimated memory in bytes.
+    pub fn size(&self) -> usize {
+        let of_header = |header: &Header| size_of::<Header>() + header.name.len() + header.value.as_ref().map_or(0, Vec::len);
+        let headers: usize = self.headers.iter().flat_map(|(_, headers)| headers).map(of_header).sum();
+        self.keys.size() + self.values.size() + self.len() * 32 + headers
+    }
+
     pub fn row_headers(&self, row: usize) -> &[Header] {
         match self.headers.binary_search_by_key(&row, |(at, _)| *at) {
             Ok(found) => &self.headers[found].1,

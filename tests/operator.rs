@@ -297,7 +297,9 @@ fn unique_keys_pass_as_one_batch() {
     let mut consolidate = Consolidate::new(ConsolidateSpec { key_columns: vec![0], bare: false });
     let mut out = Output::default();
     consolidate.push(0, input.clone(), &mut out).unwrap();
+    assert!(consolidate.held_back() >= 1000 * 16, "what waits for the commit counts: {}", consolidate.held_back());
     consolidate.flush(&mut out).unwrap();
+    assert_eq!(consolidate.held_back(), 0);
     assert_eq!(out.batches.len(), 1);
     assert_eq!(out.batches[0].rows, input.rows);
     assert!(out.batches[0].weights.is_none());

@@ -15,11 +15,17 @@ use tidemill::codec::json::to_avro;
 use tidemill::codec::wire::frame;
 use tidemill::contract::{AvroSchema, MemoryRegistry, Pinned, SchemaId, Strategy};
 use tidemill::job::live;
+use tidemill::log::Log;
 use tidemill::log::embedded::EmbeddedLog;
 use tidemill::record::Topic;
+use tidemill::store::memory::Memory;
 use tidemill::task::core::Cadence;
+use tidemill::task::local::LocalCopies;
+use tidemill::task::plan::TaskId;
+use tidemill::task::restore::{self, Restored, Sources};
 use tidemill::task::restorer::Restoring;
 use tidemill::task::run::{Run, Step, Worker};
+use tidemill::task::watch::Watch;
 use tidemill::topology::{self, Options, SqlFile, Topology};
 
 const WAIT: Duration = Duration::from_millis(1);
@@ -165,11 +171,25 @@ impl Totals {
 
     /// `state`: a folder for local checkpoints.
     fn worker(&self, state: Option<&str>) -> Worker {
+        worker(&self.world, self.run(state))
+    }
+
+    fn run(&self, state: Option<&str>) -> Run {
         let mut run = live::prepare(&self.world.site, &self.topology, None, false).expect("a live run").run;
         run.cadence = Cadence { max_records: 20_000, ..Cadence::live(1_000) };
         run.state = state.map(|name| self.folder.path().join(name));
         run.checkpoint_interval = Duration::from_secs(1);
-        worker(&self.world, run)
+        run
+    }
+
+    /// The only task, from its last commit, as a worker that begins would have it.
+    fn restored(&self, state: &str) -> Box<Restored> {
+        let run = self.run(Some(state));
+        let local = LocalCopies::of(&run).expect("the folder is free");
+        let log: Arc<dyn Log> = Arc::new(self.world.log.clone());
+        let sources = Sources::of(&log, &run, local.as_ref());
+        let task = TaskId { sub: 0, number: 0 };
+        Box::new(restore::restore(&run.plan, task, &sources, None, &Watch::default()).expect("it is restored"))
     }
 }
 
@@ -200,6 +220,39 @@ fn ready(worker: &mut Worker) -> Duration {
         worker.step(WAIT).expect("a step");
     }
     began.elapsed()
+}
+
+#[test]
+fn state_on_disk_has_a_local_copy() {
+    let customers = 20_000;
+    let mut totals = Totals::open(customers);
+    totals.world.site.settings.memory = Memory::of(6 << 20);
+    let (orders, schema) = (Topic::new("orders"), AvroSchema::parse(ORDER).expect("a schema"));
+    let spilled = |worker: &Worker| worker.progress.lock().expect("no panic").spilled_keys;
+    let mut first = totals.worker(Some("a"));
+    // So many changes that they are folded into an image.
+    for _ in 0..4 {
+        settle(&mut first);
+        append(&totals.world.log, &orders, &schema, customers);
+    }
+    settle(&mut first);
+    assert!(spilled(&first) > 0, "the state outgrows the budget");
+    drop(first);
+    let mut restored = totals.restored("a");
+    assert!(restored.from_checkpoint >= customers as u64, "{} rows came from the local copy", restored.from_checkpoint);
+    assert!(restored.from_changelog < customers as u64, "{} rows came from the changelog", restored.from_changelog);
+    assert_eq!(restored.rows, customers as u64);
+    assert!(restored.task.spilled().keys > 0);
+    drop(restored);
+    let mut again = totals.worker(Some("a"));
+    append(&totals.world.log, &orders, &schema, customers);
+    settle(&mut again);
+    assert!(spilled(&again) > 0);
+    drop(again);
+    let tables = totals.world.tables(&totals.topology, &[Topic::new("totals")], 1).expect("the sink is read");
+    let rows = &tables.sinks["totals"];
+    assert_eq!(rows.len(), customers);
+    assert!(rows.iter().all(|row| row["orders"] == json!(6)), "every order counts once: {}", rows[0]);
 }
 
 #[test]

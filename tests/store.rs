@@ -254,17 +254,17 @@ fn load(checkpoints: &Checkpoints, task: &str, store: &str) -> Option<(Checkpoin
 #[test]
 fn a_checkpoint_is_replaced_whole_and_survives_reopening() {
     let folder = tempfile::tempdir().unwrap();
-    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let checkpoints = Checkpoints::open(folder.path(), 1 << 20).unwrap();
     assert!(load(&checkpoints, "t0", "agg").is_none());
-    checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), &[rows(0..10), rows(10..20)]).unwrap();
-    checkpoints.save("t0", "agg2", &record(4, 3), NextOffset(44), &[rows([99])]).unwrap();
-    checkpoints.save("t0", "agg", &record(2, 1), NextOffset(22), &[rows(5..8)]).unwrap();
-    checkpoints.save("t1", "agg", &record(3, 2), NextOffset(33), &[]).unwrap();
-    let error = Checkpoints::open(folder.path()).err().expect("one process at a time");
+    checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), [rows(0..10), rows(10..20)].map(Ok)).unwrap();
+    checkpoints.save("t0", "agg2", &record(4, 3), NextOffset(44), [rows([99])].map(Ok)).unwrap();
+    checkpoints.save("t0", "agg", &record(2, 1), NextOffset(22), [rows(5..8)].map(Ok)).unwrap();
+    checkpoints.save("t1", "agg", &record(3, 2), NextOffset(33), []).unwrap();
+    let error = Checkpoints::open(folder.path(), 1 << 20).err().expect("one process at a time");
     assert_eq!(error.kind, Kind::Config, "{error}");
     drop(checkpoints);
 
-    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let checkpoints = Checkpoints::open(folder.path(), 1 << 20).unwrap();
     let (found, image) = load(&checkpoints, "t0", "agg").unwrap();
     assert_eq!((found.commit, found.changelog, image), (record(2, 1), NextOffset(22), vec![rows(5..8)]));
     let (other, image) = load(&checkpoints, "t0", "agg2").unwrap();
@@ -278,10 +278,10 @@ fn a_checkpoint_is_replaced_whole_and_survives_reopening() {
 #[test]
 fn deltas_are_added_behind_an_image_and_those_of_a_process_that_died_are_not() {
     let folder = tempfile::tempdir().unwrap();
-    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let checkpoints = Checkpoints::open(folder.path(), 1 << 20).unwrap();
     checkpoints.append("t0", "agg", &record(1, 0), NextOffset(11), &[rows([1])]).unwrap();
     assert!(load(&checkpoints, "t0", "agg").is_none(), "without an image a delta is not all there is");
-    checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), &[rows(0..10)]).unwrap();
+    checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), [rows(0..10)].map(Ok)).unwrap();
     checkpoints.append("t0", "agg", &record(2, 1), NextOffset(22), &[rows([3]), rows([4, 5])]).unwrap();
     checkpoints.append("t0", "agg", &record(3, 2), NextOffset(33), &[]).unwrap();
     let deltas = [rows(0..10), rows([3]), rows([4, 5])];
@@ -300,7 +300,7 @@ fn deltas_are_added_behind_an_image_and_those_of_a_process_that_died_are_not() {
     db.insert([head, &(parts + 1).to_be_bytes()].concat(), value).unwrap();
     db.flush().unwrap();
     drop(db);
-    let checkpoints = Checkpoints::open(folder.path()).unwrap();
+    let checkpoints = Checkpoints::open(folder.path(), 1 << 20).unwrap();
     assert_eq!(load(&checkpoints, "t0", "agg").unwrap().1, deltas);
     checkpoints.append("t0", "agg", &record(4, 3), NextOffset(44), &[rows([6])]).unwrap();
     let (found, parts) = load(&checkpoints, "t0", "agg").unwrap();
@@ -310,8 +310,8 @@ fn deltas_are_added_behind_an_image_and_those_of_a_process_that_died_are_not() {
 #[test]
 fn a_damaged_checkpoint_is_not_used() {
     let folder = tempfile::tempdir().unwrap();
-    let checkpoints = Checkpoints::open(folder.path()).unwrap();
-    checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), &[rows(0..10)]).unwrap();
+    let checkpoints = Checkpoints::open(folder.path(), 1 << 20).unwrap();
+    checkpoints.save("t0", "agg", &record(1, 0), NextOffset(11), [rows(0..10)].map(Ok)).unwrap();
     drop(checkpoints);
     for damaged in ["part", "current"] {
         let db = opened(folder.path());
@@ -322,15 +322,15 @@ fn a_damaged_checkpoint_is_not_used() {
         db.insert(&key, bytes).unwrap();
         db.flush().unwrap();
         drop(db);
-        let checkpoints = Checkpoints::open(folder.path()).unwrap();
+        let checkpoints = Checkpoints::open(folder.path(), 1 << 20).unwrap();
         assert!(load(&checkpoints, "t0", "agg").is_none(), "{damaged}");
-        checkpoints.save("t0", "agg", &record(2, 1), NextOffset(22), &[rows(0..10)]).unwrap();
+        checkpoints.save("t0", "agg", &record(2, 1), NextOffset(22), [rows(0..10)].map(Ok)).unwrap();
         assert_eq!(load(&checkpoints, "t0", "agg").unwrap().0.commit.number, 2);
     }
     let db = opened(folder.path());
     db.insert("format", &[0, 0, 0, 9]).unwrap();
     drop(db);
-    assert_eq!(Checkpoints::open(folder.path()).err().unwrap().kind, Kind::Config);
+    assert_eq!(Checkpoints::open(folder.path(), 1 << 20).err().unwrap().kind, Kind::Config);
 }
 
 /// Once the one that was dropped has let go of its lock.

@@ -25,6 +25,8 @@ pub struct Consolidate {
     spec: ConsolidateSpec,
     keys: Option<(KeyShape, KeyTable)>,
     held: Vec<Batch>,
+    /// Of what is held.
+    bytes: usize,
     /// By the key's number, in the order in which keys were first touched.
     touched: Vec<Touched>,
 }
@@ -46,13 +48,14 @@ struct Touched {
 
 impl Consolidate {
     pub fn new(spec: ConsolidateSpec) -> Consolidate {
-        Consolidate { spec, keys: None, held: Vec::new(), touched: Vec::new() }
+        Consolidate { spec, keys: None, held: Vec::new(), bytes: 0, touched: Vec::new() }
     }
 
     /// Forgets what is held: the commit was undone.
     pub fn clear(&mut self) {
         self.keys = None;
         self.held.clear();
+        self.bytes = 0;
         self.touched.clear();
     }
 
@@ -101,6 +104,7 @@ impl Operator for Consolidate {
             }
         };
         let encoded = shape.encode(&columns)?;
+        self.bytes += batch.rows.get_array_memory_size() + batch.num_rows() * (24 + size_of::<Touched>());
         self.held.push(batch);
         let at = self.held.len() - 1;
         for row in 0..self.held[at].num_rows() {
@@ -109,6 +113,10 @@ impl Operator for Consolidate {
         }
         self.keys = Some((shape, table));
         Ok(())
+    }
+
+    fn held_back(&self) -> usize {
+        self.bytes
     }
 
     fn flush(&mut self, out: &mut Output) -> Result<()> {

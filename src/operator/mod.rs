@@ -52,6 +52,11 @@ pub trait Operator: Send {
         Ok(())
     }
 
+    /// Estimated memory in bytes of what is held back until then and is no state.
+    fn held_back(&self) -> usize {
+        0
+    }
+
     /// The operator's state, if it has any.
     fn store(&mut self) -> Option<&mut dyn Store> {
         None

@@ -56,7 +56,7 @@ impl RowCodec {
 }
 
 /// Whether a value has the type that it had: a dictionary comes back as its values.
-fn comes_back(data_type: &DataType) -> bool {
+pub fn comes_back(data_type: &DataType) -> bool {
     match data_type {
         DataType::Dictionary(_, _) | DataType::RunEndEncoded(_, _) | DataType::Union(_, _) | DataType::Map(_, _) => false,
         DataType::List(field) | DataType::LargeList(field) | DataType::FixedSizeList(field, _) => comes_back(field.data_type()),

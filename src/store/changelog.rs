@@ -160,18 +160,28 @@ pub struct Fold {
     taken_rows: u64,
     /// Batches taken into the store, where somebody wants them.
     tail: Option<Vec<RecordBatch>>,
+    tail_bytes: usize,
 }
 
 impl Fold {
     /// From the start of the changelog. The log may begin in mid-history, since the rolling snapshot allows its head to be deleted.
     pub fn new(generation: u32) -> Fold {
-        Fold { generation, last: None, known: 0, rows: Vec::new(), part: (0, 0), taken_rows: 0, tail: None }
+        Fold { generation, last: None, known: 0, rows: Vec::new(), part: (0, 0), taken_rows: 0, tail: None, tail_bytes: 0 }
     }
 
     /// From a checkpoint: the store holds its image already. Commits up to the checkpoint's are skipped.
     pub fn after(checkpoint: CommitRecord) -> Fold {
         let (generation, known) = (checkpoint.generation, checkpoint.number);
-        Fold { generation, last: Some(checkpoint), known, rows: Vec::new(), part: (0, 0), taken_rows: 0, tail: None }
+        Fold {
+            generation,
+            last: Some(checkpoint),
+            known,
+            rows: Vec::new(),
+            part: (0, 0),
+            taken_rows: 0,
+            tail: None,
+            tail_bytes: 0,
+        }
     }
 
     /// Takes the next messages. A commit is applied when its last part is there; windows that it closed leave the store.
@@ -198,7 +208,18 @@ impl Fold {
 
     /// What was taken since the tail is kept, or since the last call.
     pub fn take_tail(&mut self) -> Vec<RecordBatch> {
+        self.tail_bytes = 0;
         self.tail.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// What would be taken, in bytes.
+    pub fn tail_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
+    /// No tail is kept any more.
+    pub fn drop_tail(&mut self) {
+        (self.tail, self.tail_bytes) = (None, 0);
     }
 
     /// Rows taken into the store so far.
@@ -274,6 +295,7 @@ impl Fold {
         store.expire(record.edge);
         self.last = Some(record);
         if let Some(tail) = &mut self.tail {
+            self.tail_bytes += rows.iter().map(RecordBatch::get_array_memory_size).sum::<usize>();
             tail.extend(rows);
         }
         Ok(())

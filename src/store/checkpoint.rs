@@ -116,9 +116,9 @@ impl Checkpoints {
     ///
     /// # Errors
     /// `Config` when another process holds it or its format is not known, `Corrupt` when sled can't read it: then it can be deleted.
-    pub fn open(dir: &Path) -> Result<Checkpoints> {
+    pub fn open(dir: &Path, cache_bytes: usize) -> Result<Checkpoints> {
         let failed = |e| failed(dir, e);
-        let db = sled::Config::new().path(dir).cache_capacity(16 << 20).flush_every_ms(None).open().map_err(failed)?;
+        let db = sled::Config::new().path(dir).cache_capacity(cache_bytes as u64).flush_every_ms(None).open().map_err(failed)?;
         match db.get(Key::Format.bytes()).map_err(failed)? {
             None => {
                 db.insert(Key::Format.bytes(), &FORMAT.to_be_bytes()).map_err(failed)?;
@@ -144,15 +144,17 @@ impl Checkpoints {
         store: &str,
         commit: &CommitRecord,
         changelog: NextOffset,
-        image: &[RecordBatch],
+        image: impl IntoIterator<Item = Result<RecordBatch>>,
     ) -> Result<()> {
         let current = Key::Current { task, store }.bytes();
         let epoch = self.pointer(&current)?.map_or(1, |pointer| pointer.epoch + 1);
         self.remove_parts(task, store, |found, _| found >= epoch)?;
-        for (part, rows) in image.iter().enumerate() {
-            self.write(task, store, epoch, part as u32, std::slice::from_ref(rows))?;
+        let (mut parts, mut image_rows) = (0, 0);
+        for rows in image {
+            let rows = rows?;
+            self.write(task, store, epoch, parts, std::slice::from_ref(&rows))?;
+            (parts, image_rows) = (parts + 1, image_rows + rows.num_rows() as u64);
         }
-        let (parts, image_rows) = (image.len() as u32, count(image));
         let checkpoint = Checkpoint { epoch, parts, commit: commit.clone(), changelog, image_rows, delta_rows: 0 };
         self.point(current, &checkpoint)?;
         let _parts = self.removing();

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 1/6 rows of stores | 1/12 a commit's pending data | 1/8 producer queue | 1/16 consumer queue | 1/16 cache of spilled state
+//! 1/24 rows of warm copies | 1/32 changes on their way to local copies | 1/64 cache of local copies
 //! the rest: the program itself, filters and indexes of spilled state, batches under way, what the allocator keeps
 //! ```
 //!
@@ -85,6 +86,11 @@ impl Memory {
         self.share(6)
     }
 
+    /// Of the rows that a worker's warm copies of other tasks hold in memory.
+    pub fn of_copies(&self) -> usize {
+        self.share(24)
+    }
+
     /// Of what waits for a worker's commit: output, and what the commit touched. A commit is due when there is more.
     pub fn of_commit(&self) -> usize {
         if self.budget == 0 { usize::MAX } else { self.share(12) }
@@ -103,6 +109,16 @@ impl Memory {
     /// Of a producer's queue.
     pub fn of_producer(&self, pipelines: usize) -> usize {
         self.budget / 8 / pipelines.max(1)
+    }
+
+    /// Of changes that a worker's local copies lack, whether noted or on their way to the disk.
+    pub fn of_local(&self) -> usize {
+        if self.budget == 0 { usize::MAX } else { self.share(32) }
+    }
+
+    /// Of the cache of a worker's local copies.
+    pub fn of_local_cache(&self) -> usize {
+        self.share(64).clamp(1 << 20, 16 << 20)
     }
 
     /// Restores at a time.

@@ -58,6 +58,16 @@ pub fn encode(decisions: &[Decision]) -> Outgoing {
     records
 }
 
+/// Adds decisions to those that are known. A partition that stays quiet is raised again and again at one offset: one of them is enough.
+pub fn remember(known: &mut Vec<Decision>, decided: impl IntoIterator<Item = Decision>) {
+    for decision in decided {
+        match known.iter_mut().rev().find(|known| known.partition == decision.partition) {
+            Some(last) if last.at == decision.at => last.to = last.to.max(decision.to),
+            _ => known.push(decision),
+        }
+    }
+}
+
 /// All decisions of a pipeline; none when the topic does not exist.
 ///
 /// # Errors
@@ -120,6 +130,21 @@ fn decode(key: Option<&[u8]>, value: Option<&[u8]>) -> Result<Option<Decision>> 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_that_stays_quiet_takes_no_more_memory() {
+        let raise = |partition: i32, at: i64, to: i64| Decision {
+            partition: Topic::new("customers").partition(partition),
+            at: NextOffset(at),
+            to: Watermark(to),
+        };
+        let mut known = Vec::new();
+        for to in 0..1_000 {
+            remember(&mut known, [raise(0, 5, to), raise(1, 7, to)]);
+        }
+        remember(&mut known, [raise(0, 6, 2_000)]);
+        assert_eq!(known, [raise(0, 5, 999), raise(1, 7, 999), raise(0, 6, 2_000)]);
+    }
 
     #[test]
     fn a_decision_comes_back_as_it_was_written() {

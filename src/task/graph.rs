@@ -88,6 +88,7 @@ pub struct Task {
     counts: Counts,
     /// Chunks of this commit, kept while rows of theirs may still be rejected at `flush`.
     recent: Vec<Chunk>,
+    recent_bytes: usize,
     keep_recent: bool,
     /// Letters whose records have to be read again.
     orphans: Vec<Orphan>,
@@ -218,6 +219,7 @@ impl Task {
             dirty: false,
             counts: Counts::default(),
             recent: Vec::new(),
+            recent_bytes: 0,
             orphans: Vec::new(),
             withdrawn: Vec::new(),
             wrapped: false,
@@ -327,9 +329,11 @@ impl Task {
         Ok(freed)
     }
 
-    /// Memory that the next commit takes for what it has touched, estimated.
+    /// Memory that the next commit takes for what it has touched, estimated, and what is held back until then.
     pub fn touched_bytes(&mut self) -> usize {
-        self.stores().map(|(_, store)| store.pending()).sum()
+        let touched: usize = self.stores().map(|(_, store)| store.pending()).sum();
+        let held_back: usize = self.nodes.iter().filter_map(|node| Some(node.operator.as_ref()?.held_back())).sum();
+        touched + held_back + self.recent_bytes
     }
 
     /// Bytes waiting to be sent.
@@ -430,6 +434,7 @@ impl Task {
         }
         self.write_letters(&step.found, &step.schema_ids, chunk);
         if let Some(chunk) = chunk.filter(|chunk| self.keep_recent && !chunk.is_empty()) {
+            self.recent_bytes += chunk.size();
             self.recent.push(chunk.clone());
         }
         Ok(())
@@ -528,6 +533,7 @@ impl Task {
         self.refuse_failing(&found)?;
         self.write_letters(&found, &BTreeMap::new(), None);
         self.recent.clear();
+        self.recent_bytes = 0;
         let mut prepared = Prepared { offsets: self.offsets(), outgoing: Vec::new() };
         self.write_changelogs(&mut prepared)?;
         for outbox in &mut self.outboxes {

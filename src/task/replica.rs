@@ -11,7 +11,7 @@ use crate::log::{Isolation, Log, Reader};
 use crate::record::{Chunk, NextOffset, OffsetVector, TopicPartition};
 use crate::store::Store;
 use crate::store::changelog::{CommitRecord, Fold};
-use crate::store::memory;
+use crate::store::memory::{self, Memory};
 use crate::task::plan::{Plan, TaskId};
 use crate::task::restore::Sources;
 use crate::task::watch::Watch;
@@ -44,8 +44,18 @@ pub enum Basis {
     Tail(Tail),
     /// There is none of use.
     Image(Tail),
-    /// There is to be none: the store is partly on disk as it is.
+    /// There is none, and there is to be none: the store is larger than its share of memory.
     Gone,
+}
+
+impl Basis {
+    /// Estimated memory in bytes.
+    pub fn size(&self) -> usize {
+        match self {
+            Basis::Tail(tail) | Basis::Image(tail) => tail.rows.iter().map(RecordBatch::get_array_memory_size).sum(),
+            Basis::Gone => 0,
+        }
+    }
 }
 
 /// Rows as of a commit.
@@ -119,9 +129,10 @@ impl Replica {
     pub fn take(&mut self, chunk: &Chunk, store: &mut dyn Store, sources: &Sources) -> Result<()> {
         self.fold.take(chunk, store)?;
         relieve(store, sources)?;
-        if store.spilled().keys > 0 {
-            // It has no local copy that could lack anything.
-            self.fold.take_tail();
+        if self.fold.tail_bytes() > sources.memory.of_local() {
+            // The local copy is too far behind to be brought up to date.
+            self.fold.drop_tail();
+            self.on_disk = false;
         }
         self.position = self.position.max(chunk.next);
         Ok(())
@@ -185,15 +196,15 @@ impl Replica {
 
     /// What the local checkpoint lacks. Between two commits only.
     pub fn take_basis(&mut self, store: &dyn Store) -> Result<Basis> {
-        if store.spilled().keys > 0 {
-            self.fold.take_tail();
+        let spilled = store.spilled().keys > 0;
+        if spilled && !self.on_disk {
             return Ok(Basis::Gone);
         }
         let (commit, changelog) = (self.fold.last().cloned(), self.position);
         self.saved = commit.as_ref().map(|commit| commit.number);
         let rows = self.fold.take_tail();
         let many = rows.iter().map(RecordBatch::num_rows).sum::<usize>() > store.len().max(LONG_TAIL);
-        if std::mem::replace(&mut self.on_disk, true) && !many {
+        if std::mem::replace(&mut self.on_disk, true) && (!many || spilled) {
             return Ok(Basis::Tail(Tail { rows, commit, changelog }));
         }
         drop(rows);
@@ -224,9 +235,14 @@ fn trimmed(log: &dyn Log, partition: &TopicPartition, at: NextOffset, error: Err
 
 /// What a store can't hold goes to disk while it is read.
 fn relieve(store: &mut dyn Store, sources: &Sources) -> Result<()> {
+    spill_above(store, &sources.memory, sources.room)
+}
+
+/// Moves a store that has more than `room` bytes of rows to disk.
+pub fn spill_above(store: &mut dyn Store, memory: &Memory, room: usize) -> Result<()> {
     let rows = store.size().saturating_sub(store.spilled().size);
-    if rows > sources.room || (rows > sources.room / 8 && sources.memory.is_short()) {
-        store.spill(sources.memory.spills())?;
+    if rows > room || (rows > room / 8 && memory.is_short()) {
+        store.spill(memory.spills())?;
         memory::trim();
     }
     Ok(())

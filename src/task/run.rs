@@ -226,6 +226,7 @@ const RESTORING_WAIT: Duration = Duration::from_millis(20);
 impl Worker {
     /// Opens the producer (fencing a former one of this instance) and joins the group.
     pub fn open(log: Arc<dyn Log>, registry: Arc<dyn Registry>, mut run: Run) -> Result<Worker> {
+        let seat = run.memory.join();
         let local = LocalCopies::of(&run)?;
         let sources = Sources::of(&log, &run, local.as_ref());
         let standby = match run.standby_tasks {
@@ -245,7 +246,6 @@ impl Worker {
         let of_lead =
             |(lead, _): (&Topic, &Vec<Topic>)| run.plan.task_of(&lead.partition(0)).map(|task| (lead.clone(), task.sub));
         let leads = run.plan.leads().iter().filter_map(of_lead).collect();
-        let seat = run.memory.join();
         Ok(Worker {
             core: Core::new(run.cadence.within(run.memory.of_commit()), leads),
             standby_at: None,
@@ -907,17 +907,14 @@ impl Worker {
     }
 
     fn keep(&mut self) -> Result<()> {
-        self.run.decisions.append(&mut self.decided);
+        decision::remember(&mut self.run.decisions, self.decided.drain(..));
         let mut wrapped = Vec::new();
         for (id, task) in &mut self.tasks {
             if task.keep() {
                 wrapped.push(*id);
             }
             for (store, delta) in task.take_deltas() {
-                // A store that is partly on disk has no local copy.
-                if let Some(local) = &mut self.local
-                    && task.store(&store).spilled().keys == 0
-                {
+                if let Some(local) = &mut self.local {
                     local.note(*id, store, delta);
                 }
             }

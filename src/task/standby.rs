@@ -90,7 +90,7 @@ impl Standby {
     pub fn start(run: &Run, sources: Sources, local: Option<&LocalCopies>) -> Result<Standby> {
         let shared = Arc::new(Shared {
             plan: run.plan.clone(),
-            sources,
+            sources: Sources { room: run.memory.of_copies() / stores(&run.plan, run.standby_tasks).max(1), ..sources },
             writer: local.map(|local| local.writer().clone()),
             checkpoint_interval: run.checkpoint_interval,
             stopped: AtomicBool::new(false),
@@ -202,6 +202,14 @@ impl Ahead {
         self.local.map_or(Ok(()), |mut local| local.finish())?;
         Ok(warm)
     }
+}
+
+/// How many stores so many tasks have at most.
+fn stores(plan: &Plan, tasks: usize) -> usize {
+    let mut of_tasks: Vec<usize> =
+        (0..plan.subs().count()).flat_map(|sub| vec![plan.stateful_nodes(sub).count(); plan.tasks(sub) as usize]).collect();
+    of_tasks.sort_unstable_by_key(|stores| std::cmp::Reverse(*stores));
+    of_tasks.into_iter().take(tasks).sum()
 }
 
 /// Which of the tasks that are not `held` a member keeps copies of, at most `most`.

@@ -49,6 +49,8 @@ pub struct Verdict {
     pub case: String,
     pub mode: &'static str,
     pub runs: u64,
+    /// Rows that went to disk while they waited for a watermark, in all runs.
+    pub waiting_spilled: u64,
     /// The first seed that differs, and how.
     pub failure: Option<(u64, Vec<String>)>,
     /// The last lines of what happened in a run that failed, in the mode "chaos".
@@ -62,6 +64,7 @@ impl Verdict {
             case,
             mode: "all",
             runs: 0,
+            waiting_spilled: 0,
             failure: Some((0, error.to_string().lines().map(String::from).collect())),
             trace: Vec::new(),
         }
@@ -131,10 +134,13 @@ pub fn verify(dir: &Path, modes: &[Mode], seeds: &[u64], options: &Options) -> R
     let mut first: Option<world::Tables> = None;
     let mut verdicts = Vec::new();
     for mode in modes {
-        let mut verdict = Verdict { case: case.name.clone(), mode: mode.name(), runs: 0, failure: None, trace: Vec::new() };
+        let (name, failure, trace) = (case.name.clone(), None, Vec::new());
+        let mut verdict = Verdict { case: name, mode: mode.name(), runs: 0, waiting_spilled: 0, failure, trace };
         for seed in seeds {
             verdict.runs += 1;
-            let differences = match modes::run(&case, *mode, *seed, &decisions) {
+            let ran = modes::run(&case, *mode, *seed, &decisions);
+            verdict.waiting_spilled += ran.waiting_spilled;
+            let differences = match ran.tables {
                 Err(error) => vec![format!("the run failed: {error}")],
                 Ok(tables) => {
                     let mut differences = compare::differences(&case, &tables);

@@ -146,18 +146,38 @@ pub fn is_short_of_memory(mode: Mode, seed: u64) -> bool {
     (seed / WORKERS.len() as u64 + mode as u64).is_multiple_of(2)
 }
 
+/// What became of a run.
+pub struct Ran {
+    pub tables: Result<Tables>,
+    /// Rows that went to disk while they waited for a watermark.
+    pub waiting_spilled: u64,
+}
+
 /// Runs a case in one mode under one interleaving.
-pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Result<Tables> {
-    let mut world = World::new(case)?;
+pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Ran {
+    // On a log of its own.
+    if mode == Mode::Chaos {
+        let outcome = chaos::run(case, seed, decisions);
+        return Ran { tables: outcome.tables, waiting_spilled: outcome.waiting_spilled };
+    }
+    let mut world = match World::new(case) {
+        Ok(world) => world,
+        Err(error) => return Ran { tables: Err(error), waiting_spilled: 0 },
+    };
     if is_short_of_memory(mode, seed) {
         world.site.settings.memory = Memory::of(0);
     }
+    let tables = through(case, &mut world, mode, seed, decisions);
+    Ran { tables, waiting_spilled: world.site.settings.memory.spills().waiting() }
+}
+
+fn through(case: &Case, world: &mut World, mode: Mode, seed: u64, decisions: &[Decision]) -> Result<Tables> {
     world.log.interleave(seed);
     // Half of the restores take a while, in which the other tasks go on.
     world.site.settings.restoring = Restoring::Steps(seed);
     world.site.settings.standby_tasks = (seed % 3) as usize;
     let rng = StdRng::seed_from_u64(seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ mode as u64);
-    let mut stage = Stage { world: &world, case, decisions, rng, workers: workers(seed) };
+    let mut stage = Stage { world, case, decisions, rng, workers: workers(seed) };
     match mode {
         Mode::Live => stage.live(Crash::Never),
         Mode::CrashAfterCommit => {
@@ -167,15 +187,14 @@ pub fn run(case: &Case, mode: Mode, seed: u64, decisions: &[Decision]) -> Result
         }
         Mode::CrashBeforeCommit => stage.live(Crash::AtRandom),
         Mode::CommitFaults => {
-            plan_faults(&world, &mut stage.rng);
+            plan_faults(stage.world, &mut stage.rng);
             stage.live(Crash::Never)
         }
         Mode::Once => stage.once(),
         Mode::Backfill => stage.backfilled(Crash::Never),
         Mode::Resumed => stage.backfilled(Crash::AtRandom),
         Mode::Cutover => stage.cut_over(),
-        // On a log of its own.
-        Mode::Chaos => chaos::run(case, seed, decisions).tables,
+        Mode::Chaos => unreachable!("chaos has a log of its own"),
     }
 }
 

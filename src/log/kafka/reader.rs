@@ -32,7 +32,10 @@ fn assigned(log: &KafkaLog, isolation: Isolation, from: &OffsetVector) -> Result
         Isolation::Uncommitted => "read_uncommitted",
     };
     // librdkafka wants a group id for `assign`; nothing joins it and nothing is committed for it.
-    let client = log.consumer_client("tidemill.reader", &[("isolation.level", level)], |_| {})?;
+    let [queue, answer] = log.settings().of_reader();
+    let fixed =
+        [("isolation.level", level), ("queued.max.messages.kbytes", queue.as_str()), ("fetch.max.bytes", answer.as_str())];
+    let client = log.consumer_client("tidemill.reader", &fixed, |_| {})?;
     let mut fetch = Fetch::new(client);
     let list = Partitions::with(from.iter().map(|(partition, next)| (partition, next.0)));
     // SAFETY: client and list live.

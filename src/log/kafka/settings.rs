@@ -79,6 +79,18 @@ impl KafkaSettings {
         properties.into_iter().map(|(name, value)| (name.to_owned(), value.to_string())).collect()
     }
 
+    /// `queued.max.messages.kbytes` and `fetch.max.bytes` of a client that reads beside the sources (restores, warm copies): a quarter of what a
+    /// consumer has, since there may be several.
+    pub(super) fn of_reader(&self) -> [String; 2] {
+        let given = |name: &str, default: usize| {
+            let value = self.properties.get(name).and_then(|value| value.parse::<usize>().ok());
+            value.unwrap_or(default)
+        };
+        let queue = (given("queued.max.messages.kbytes", 65_536) / 4).max(1024);
+        let answer = given("fetch.max.bytes", 32 << 20).min(queue << 9).max(1 << 20);
+        [queue.to_string(), answer.to_string()]
+    }
+
     /// Refuses what exactly-once owns, unknown names and values that librdkafka does not take.
     pub fn check(&self) -> Result<()> {
         if self.brokers.trim().is_empty() {
@@ -171,6 +183,14 @@ mod tests {
             let properties = KafkaSettings::within(bytes, bytes);
             KafkaSettings { brokers: "localhost:9092".to_owned(), properties }.check().unwrap();
         }
+    }
+
+    #[test]
+    fn a_reader_has_a_quarter_of_what_a_consumer_has() {
+        let of = |properties| KafkaSettings { brokers: "localhost:9092".to_owned(), properties }.of_reader();
+        assert_eq!(of(BTreeMap::new()), ["16384", "8388608"]);
+        assert_eq!(of(KafkaSettings::within(1 << 20, 1 << 20)), ["1024", "1048576"]);
+        assert_eq!(of(KafkaSettings::within(64 << 20, 1 << 20)), ["16384", "8388608"]);
     }
 
     #[test]

@@ -12,6 +12,7 @@
 mod buffer;
 mod state;
 mod versions;
+mod waiting;
 
 use std::sync::Arc;
 
@@ -95,6 +96,8 @@ pub struct TemporalJoin {
     versions: Versions,
     edge: Watermark,
     kept_edge: Watermark,
+    /// There may be rows below the edge that were not released yet: what was in memory of the versions when their release began.
+    releasing: Option<(usize, usize)>,
     state: SchemaRef,
     cursor: Cursor,
     kept_cursor: Cursor,
@@ -102,6 +105,8 @@ pub struct TemporalJoin {
 
 /// Rows that are joined at a time.
 const JOINED_ROWS: usize = 8192;
+/// So many keys that were read back stay in memory while rows are released.
+const READ_KEYS: usize = 65_536;
 
 impl TemporalJoin {
     /// # Errors
@@ -130,6 +135,7 @@ impl TemporalJoin {
             spec,
             edge: Watermark::MIN,
             kept_edge: Watermark::MIN,
+            releasing: None,
             cursor: Cursor::start(),
             kept_cursor: Cursor::start(),
         })
@@ -138,6 +144,11 @@ impl TemporalJoin {
     /// Rows of the stream that wait: what a bounded run leaves unemitted.
     pub fn waiting(&self) -> usize {
         self.buffer.len()
+    }
+
+    /// Those of them that are on disk.
+    pub fn waiting_on_disk(&self) -> usize {
+        self.buffer.on_disk()
     }
 }
 
@@ -151,16 +162,30 @@ impl Operator for TemporalJoin {
     }
 
     /// Joins and emits the rows below the edge, in the order (event time, source, partition, offset), derived rows by (event time,
-    /// values); unless the plan is not `ordered`, by origin first.
+    /// values); unless the plan is not `ordered`, by origin first, part by part.
     fn advance(&mut self, edge: Watermark, out: &mut Output) -> Result<Watermark> {
-        if edge > self.edge {
-            self.edge = edge;
-            let rows = self.buffer.release(edge, self.spec.ordered)?;
-            for part in rows.chunks(JOINED_ROWS) {
-                self.join(part, out)?;
-            }
-            self.versions.prune(self.over());
+        if edge <= self.edge && self.releasing.is_none() {
+            return Ok(self.edge);
         }
+        self.edge = edge;
+        let mark = *self.releasing.get_or_insert(self.versions.mark());
+        let room = out.room.unwrap_or(usize::MAX);
+        let mut made = 0;
+        while let Some(rows) = self.buffer.release(edge, self.spec.ordered, (room - made).clamp(1, JOINED_ROWS))? {
+            let before = out.batches.len();
+            self.join(&rows, out)?;
+            made += out.batches[before..].iter().map(Batch::num_rows).sum::<usize>();
+            // Keys that are read back to be looked at are many in the end.
+            if self.versions.mark().0 - mark.0 >= room.min(READ_KEYS) {
+                self.versions.forget(mark);
+            }
+            if made >= room {
+                out.more = true;
+                return Ok(self.edge);
+            }
+        }
+        self.releasing = None;
+        self.versions.prune(self.over());
         Ok(self.edge)
     }
 
@@ -267,10 +292,9 @@ impl TemporalJoin {
     }
 
     /// Joins rows of the buffer and emits them.
-    fn join(&mut self, rows: &[u32], out: &mut Output) -> Result<()> {
-        let held = self.buffer.held.take(rows)?;
-        let positions = self.buffer.positions(&held);
-        let left = record_batch(&self.spec.left, held.columns()[..self.spec.left.fields().len()].to_vec(), rows.len());
+    fn join(&mut self, held: &RecordBatch, out: &mut Output) -> Result<()> {
+        let positions = self.buffer.positions(held);
+        let left = record_batch(&self.spec.left, held.columns()[..self.spec.left.fields().len()].to_vec(), held.num_rows());
         self.emit(left.map_err(|e| broken("the rows of a join", e))?, positions, out)
     }
 

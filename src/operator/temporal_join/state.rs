@@ -24,18 +24,20 @@ use crate::store::spill::Spills;
 use crate::store::{Slice, Spilled, Store};
 use crate::watermark::Watermark;
 
-/// Where the rolling snapshot goes on: keys in memory, rows that wait, keys on disk; what comes to memory later was touched in this round.
+/// Where the rolling snapshot goes on: keys in memory, rows that wait there, keys on disk, rows that wait there. What comes to memory later was
+/// touched in this round.
 #[derive(Clone)]
 pub struct Cursor {
-    /// Number of the key, then of the waiting row; `None`: they are through.
+    /// Number of the key, then of the waiting row, then the keys on disk; `None`: they are through.
     key: Option<u32>,
     row: Option<u32>,
-    cold: Vec<u8>,
+    cold_key: Option<Vec<u8>>,
+    cold_row: Option<Vec<u8>>,
 }
 
 impl Cursor {
     pub fn start() -> Cursor {
-        Cursor { key: Some(0), row: Some(0), cold: Vec::new() }
+        Cursor { key: Some(0), row: Some(0), cold_key: Some(Vec::new()), cold_row: Some(Vec::new()) }
     }
 
     /// Keys were numbered anew.
@@ -117,12 +119,16 @@ impl TemporalJoin {
         record_batch(&self.state, columns, count).map_err(|e| broken("rows of state", e))
     }
 
-    /// Rows of state: some of the rows that wait.
+    /// Rows of state: some of the rows that wait in memory.
     fn export_waiting(&self, rows: &[u32]) -> Result<RecordBatch> {
-        let held = self.buffer.held.take(rows)?;
-        let (count, width) = (rows.len(), self.left_width());
+        self.export_held(&self.buffer.held.take(rows)?)
+    }
+
+    /// Rows of state: rows that wait, as they are held.
+    fn export_held(&self, held: &RecordBatch) -> Result<RecordBatch> {
+        let (count, width) = (held.num_rows(), self.left_width());
         let left = record_batch(&self.spec.left, held.columns()[..width].to_vec(), count).map_err(|e| broken("left rows", e))?;
-        let positions = self.buffer.positions(&held);
+        let positions = self.buffer.positions(held);
         let keys = self.state.fields()[..self.spec.right_keys.len()].iter();
         let mut columns: Vec<ArrayRef> = keys.map(|field| new_null_array(field.data_type(), count)).collect();
         columns.extend([
@@ -159,6 +165,44 @@ impl TemporalJoin {
         }
     }
 
+    /// The part of the snapshot that comes from disk; keys that are in memory too are as they are there.
+    fn slice_of_disk(&mut self, mut room: usize, versions: &mut Vec<(u32, Version)>) -> Result<Vec<RecordBatch>> {
+        let mut found = Vec::new();
+        if let Some(from) = self.cursor.cold_key.take_if(|_| room > 0 || self.versions.cold.is_none())
+            && let Some(cold) = &self.versions.cold
+        {
+            let part = cold.slice(&self.versions.shape, &self.versions.keys, &from, room)?;
+            versions.extend(part.numbers.iter().flat_map(|key| self.versions.of(*key)));
+            room = room.saturating_sub(part.numbers.len() + part.alone.as_ref().map_or(0, RecordBatch::num_rows));
+            self.cursor.cold_key = part.next;
+            if let Some(alone) = part.alone {
+                let (over, others) = self.part_over(&alone)?;
+                found.push(others);
+                versions.extend(self.recall_over(&over)?);
+            }
+        }
+        if self.cursor.cold_key.is_none()
+            && let Some(from) = self.cursor.cold_row.take_if(|_| room > 0 || self.buffer.on_disk() == 0)
+        {
+            let (waiting, next) = self.buffer.cold_slice(&from, room)?;
+            found.extend(waiting.map(|held| self.export_held(&held)).transpose()?);
+            self.cursor.cold_row = next;
+        }
+        Ok(found)
+    }
+
+    /// Reads keys back of which the edge has passed something, without that.
+    fn recall_over(&mut self, rows: &RecordBatch) -> Result<Vec<(u32, Version)>> {
+        if rows.num_rows() == 0 {
+            return Ok(Vec::new());
+        }
+        let keys = self.versions.shape.encode(&rows.columns()[..self.spec.right_keys.len()])?;
+        let first = self.versions.by_key.len() as u32;
+        self.recall(&keys, rows.num_rows())?;
+        self.versions.prune(self.over());
+        Ok((first..self.versions.by_key.len() as u32).flat_map(|key| self.versions.of(key)).collect())
+    }
+
     fn apply_versions(&mut self, rows: &RecordBatch) -> Result<()> {
         let encoded = self.versions.shape.encode(&rows.columns()[..self.spec.right_keys.len()])?;
         self.recall(&encoded, rows.num_rows())?;
@@ -174,12 +218,39 @@ impl TemporalJoin {
     /// Reads back the keys that are on disk alone.
     pub(super) fn recall(&mut self, keys: &EncodedKeys, rows: usize) -> Result<()> {
         let Some(cold) = self.versions.cold.as_ref().filter(|cold| !cold.is_empty()) else { return Ok(()) };
-        let Some((found, _)) = cold.recall(keys, rows, &self.versions.keys)? else { return Ok(()) };
+        let Some((found, counts)) = cold.recall(keys, rows, &self.versions.keys)? else { return Ok(()) };
         let encoded = self.versions.shape.encode(&found.columns()[..self.spec.right_keys.len()])?;
-        for (row, version) in self.hold_versions(&found)?.into_iter().enumerate() {
-            self.versions.load(&encoded, row, version);
+        let mut versions = self.hold_versions(&found)?.into_iter();
+        let mut row = 0;
+        for count in counts {
+            self.versions.load(&encoded, row, versions.by_ref().take(count).collect());
+            row += count;
         }
         Ok(())
+    }
+
+    /// Keys among rows of state from disk, of which the edge has passed something: their rows, and the others.
+    fn part_over(&self, rows: &RecordBatch) -> Result<(RecordBatch, RecordBatch)> {
+        let keys = self.spec.right_keys.len();
+        let times = state_column::<Int64Array>(rows.columns(), keys + 1)?;
+        let tombstones = state_column::<BooleanArray>(rows.columns(), keys + 10)?;
+        let encoded = self.versions.shape.encode(&rows.columns()[..keys])?;
+        let key = |row: usize| {
+            let mut key = Vec::new();
+            encoded.write(row, &mut key);
+            key
+        };
+        let keys: Vec<Vec<u8>> = (0..rows.num_rows()).map(key).collect();
+        let (mut over, mut from) = (Vec::with_capacity(keys.len()), 0);
+        for same in keys.chunk_by(|a, b| a == b) {
+            let versions = (from..from + same.len()).map(|row| (times.value(row), tombstones.value(row)));
+            over.extend(std::iter::repeat_n(self.versions.is_over(versions, self.over()), same.len()));
+            from += same.len();
+        }
+        let over = BooleanArray::from(over);
+        let failed = |e| broken("filter", e);
+        let others = arrow::compute::not(&over).and_then(|others| filter_record_batch(rows, &others)).map_err(failed)?;
+        Ok((filter_record_batch(rows, &over).map_err(failed)?, others))
     }
 
     /// The versions in rows of state, their rows held.
@@ -218,8 +289,7 @@ impl TemporalJoin {
         let mut columns: Vec<ArrayRef> = rows.columns()[first..first + self.left_width()].to_vec();
         columns.extend([1, 5, 6, 7, 8, 9, 4].map(column));
         let rows = record_batch(self.buffer.held.schema(), columns, rows.num_rows());
-        self.buffer.restore(rows.map_err(|e| Error::corrupt(format!("waiting rows of a join: {e}")))?);
-        Ok(())
+        self.buffer.restore(rows.map_err(|e| Error::corrupt(format!("waiting rows of a join: {e}")))?)
     }
 }
 
@@ -250,19 +320,12 @@ impl Store for TemporalJoin {
         {
             (waiting, self.cursor.row) = self.buffer.slice(row, rows - versions.len());
         }
-        let mut wrapped = self.cursor.key.is_none() && self.cursor.row.is_none();
-        let mut on_disk = None;
-        if wrapped && let Some(cold) = &self.versions.cold {
-            wrapped = false;
-            let more = rows.saturating_sub(versions.len() + waiting.len());
-            if more > 0 {
-                let found = cold.slice(&self.versions.shape, &self.versions.keys, &self.cursor.cold, more)?;
-                versions.extend(found.numbers.iter().flat_map(|key| self.versions.of(*key)));
-                on_disk = found.alone;
-                wrapped = found.next.is_none();
-                self.cursor.cold = found.next.unwrap_or_default();
-            }
+        let mut on_disk = Vec::new();
+        if self.cursor.key.is_none() && self.cursor.row.is_none() {
+            let room = rows.saturating_sub(versions.len() + waiting.len());
+            on_disk = self.slice_of_disk(room, &mut versions)?;
         }
+        let wrapped = self.cursor.cold_row.is_none();
         if wrapped {
             self.cursor = Cursor::start();
         }
@@ -289,7 +352,10 @@ impl Store for TemporalJoin {
 
     fn expire(&mut self, edge: Watermark) {
         self.edge = self.edge.max(edge);
-        self.buffer.expire(self.edge);
+        // What is left on disk is released to nobody: the state and its edge would disagree, which the task finds out.
+        if let Err(error) = self.buffer.expire(self.edge) {
+            tracing::warn!(%error, "rows that were released before can't be passed over");
+        }
         self.versions.prune(self.over());
         self.keep();
     }
@@ -307,14 +373,14 @@ impl Store for TemporalJoin {
         self.buffer.undo();
         self.versions.undo();
         self.cursor = self.kept_cursor.clone();
-        self.edge = self.kept_edge;
+        (self.edge, self.releasing) = (self.kept_edge, None);
     }
 
     fn clear(&mut self) {
         self.buffer.clear();
         self.versions.clear();
         (self.cursor, self.kept_cursor) = (Cursor::start(), Cursor::start());
-        (self.edge, self.kept_edge) = (Watermark::MIN, Watermark::MIN);
+        (self.edge, self.kept_edge, self.releasing) = (Watermark::MIN, Watermark::MIN, None);
     }
 
     fn image(&self, rows: usize) -> Result<Vec<RecordBatch>> {
@@ -325,6 +391,12 @@ impl Store for TemporalJoin {
         }
         if let Some(cold) = &self.versions.cold {
             parts.extend(cold.image(&self.versions.shape, &self.versions.keys, rows.max(1))?);
+        }
+        let mut from = Some(Vec::new());
+        while let Some(key) = from {
+            let (waiting, next) = self.buffer.cold_slice(&key, rows.max(1))?;
+            parts.extend(waiting.map(|held| self.export_held(&held)).transpose()?);
+            from = next;
         }
         Ok(parts)
     }
@@ -338,31 +410,33 @@ impl Store for TemporalJoin {
     }
 
     fn pending(&self) -> usize {
-        let row = self.size() / (self.versions.len() + self.buffer.len()).max(1);
+        let row = (self.versions.size() + self.buffer.size()) / (self.versions.len() + self.buffer.in_memory()).max(1);
         (self.versions.touched_count() + self.buffer.held.added().len()) * 2 * row
     }
 
-    /// Keys of one version go. Those of several wait for the edge to pass, and the stream's rows for their turn: they stay in memory.
     fn spill(&mut self, spills: &Arc<Spills>) -> Result<bool> {
+        self.buffer.spill(spills)?;
         let leaving = self.versions.leaving();
-        if leaving.is_empty() {
-            return Ok(true);
+        if !leaving.is_empty() {
+            let mut cold = self.versions.cold.take().unwrap_or_else(|| Cold::new(spills, self.state.clone()));
+            let export = |keys: &[u32]| {
+                let versions: Vec<(u32, Version)> = keys.iter().flat_map(|key| self.versions.of(*key)).collect();
+                self.export_versions(&versions)
+            };
+            let written = cold.write(&self.versions.shape, &self.versions.keys, &leaving, export);
+            self.versions.cold = Some(cold);
+            written?;
+            self.versions.left();
         }
-        let mut cold = self.versions.cold.take().unwrap_or_else(|| Cold::new(spills, self.state.clone()));
-        let export = |keys: &[u32]| {
-            let versions: Vec<(u32, Version)> = keys.iter().flat_map(|key| self.versions.of(*key)).collect();
-            self.export_versions(&versions)
-        };
-        let written = cold.write(&self.versions.shape, &self.versions.keys, &leaving, export);
-        self.versions.cold = Some(cold);
-        written?;
-        let others = self.versions.left(&leaving);
-        self.cursor.renumber(&others);
+        // Nothing is left in memory.
+        (self.cursor.key, self.cursor.row) = (None, None);
         self.kept_cursor = self.cursor.clone();
         Ok(true)
     }
 
     fn spilled(&self) -> Spilled {
-        Spilled { keys: self.versions.cold_len(), size: self.versions.cold.as_ref().map_or(0, Cold::size) }
+        let keys = self.versions.cold_len() + self.buffer.on_disk();
+        let size = self.versions.cold.as_ref().map_or(0, Cold::size) + self.buffer.cold_size();
+        Spilled { keys, size }
     }
 }

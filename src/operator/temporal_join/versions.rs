@@ -43,9 +43,9 @@ pub struct Versions {
     pub held: Held,
     /// By the key's number, ascending.
     pub by_key: Vec<Vec<Version>>,
-    /// By the key's number: whether it is on disk too, as it was when it was read back.
-    pub spilled: Vec<bool>,
-    /// Keys on disk, of one version each: nothing there becomes due.
+    /// By the key's number: how many versions it has on disk, as it was when it was read back.
+    pub spilled: Vec<u32>,
+    /// Keys on disk. What the edge has passed there goes when the key is read back, at the latest when the rolling snapshot comes to it.
     pub cold: Option<Cold>,
     /// When a version becomes the newest at or below the edge, one before it may go: effective time, key.
     due: BinaryHeap<Reverse<(i64, u32)>>,
@@ -115,54 +115,62 @@ impl Versions {
         let key = self.keys.intern(encoded, row);
         if key as usize == self.by_key.len() {
             self.by_key.push(Vec::new());
-            self.spilled.push(false);
+            self.spilled.push(0);
             self.empty += 1;
         }
         key
     }
 
-    /// Takes a key that was read back from disk with its only version. Nothing has touched it yet; `undo` forgets it again.
-    pub fn load(&mut self, encoded: &EncodedKeys, row: usize, version: Version) {
+    /// Takes a key that was read back from disk with its versions. Nothing has touched it yet; `undo` forgets it again.
+    pub fn load(&mut self, encoded: &EncodedKeys, row: usize, versions: Vec<Version>) {
         let key = self.keys.intern(encoded, row);
         assert_eq!(key as usize, self.by_key.len(), "a key is read back only while it is not in memory");
-        self.by_key.push(vec![version]);
-        self.spilled.push(true);
-        self.count += 1;
+        self.count += versions.len();
+        self.spilled.push(versions.len() as u32);
+        self.by_key.push(versions);
+        self.schedule(key, 0, usize::MAX);
     }
 
-    /// Whether the key may go to disk: it has one version, which stays until another one comes.
-    fn rests(&self, key: u32) -> bool {
-        match self.by_key[key as usize].as_slice() {
-            [] => self.spilled[key as usize],
-            [only] => only.row != NONE || self.first_known,
-            _ => false,
+    /// How many keys and rows are in memory, for [`Versions::forget`].
+    pub fn mark(&self) -> (usize, usize) {
+        (self.keys.len(), self.held.added().len())
+    }
+
+    /// Forgets what was read back since the mark; nothing else may have happened.
+    pub fn forget(&mut self, (keys, rows): (usize, usize)) {
+        self.count -= self.by_key[keys..].iter().map(Vec::len).sum::<usize>();
+        self.keys.truncate(keys);
+        self.by_key.truncate(keys);
+        self.spilled.truncate(keys);
+        self.due.retain(|Reverse((_, key))| (*key as usize) < keys);
+        self.held.forget(rows);
+    }
+
+    /// Whether the edge has passed what `versions` of one key begin with, given as effective times, ascending, and whether each is a tombstone.
+    pub fn is_over(&self, versions: impl Iterator<Item = (i64, bool)>, edge: Watermark) -> bool {
+        let (mut below, mut tombstone) = (0, false);
+        for (_, removes) in versions.take_while(|(effective, _)| *effective <= edge.0) {
+            (below, tombstone) = (below + 1, removes);
         }
+        below > 1 || (below == 1 && tombstone && !self.first_known)
     }
 
-    /// The keys that may go to disk, in order.
+    /// All keys, in order.
     pub fn leaving(&self) -> Vec<Leaving> {
         let leaving = |number: u32| Leaving {
             number,
             rows: self.by_key[number as usize].len(),
-            known: usize::from(self.spilled[number as usize]),
+            known: self.spilled[number as usize] as usize,
         };
-        self.keys.sorted().into_iter().filter(|key| self.rests(*key)).map(leaving).collect()
+        self.keys.sorted().into_iter().map(leaving).collect()
     }
 
-    /// These keys are on disk now. Returns the numbers of the others, in order, which are numbered anew.
-    pub fn left(&mut self, leaving: &[Leaving]) -> Vec<u32> {
-        let mut stays = vec![true; self.keys.len()];
-        for leaves in leaving {
-            stays[leaves.number as usize] = false;
-            for version in self.by_key[leaves.number as usize].iter().filter(|version| version.row != NONE) {
-                self.held.remove(version.row);
-            }
-            self.count -= leaves.rows;
-        }
-        self.held.keep();
-        let others: Vec<u32> = (0..self.keys.len() as u32).filter(|key| stays[*key as usize]).collect();
-        self.number_anew(&others);
-        others
+    /// All keys are on disk now.
+    pub fn left(&mut self) {
+        self.keys = self.shape.table();
+        self.held.clear();
+        (self.by_key, self.spilled, self.due) = (Vec::new(), Vec::new(), BinaryHeap::new());
+        (self.kept_keys, self.count, self.empty) = (0, 0, 0);
     }
 
     fn number_anew(&mut self, others: &[u32]) {
@@ -177,7 +185,7 @@ impl Versions {
 
     /// Versions on disk alone.
     pub fn cold_len(&self) -> usize {
-        let in_memory = self.spilled.iter().filter(|spilled| **spilled).count();
+        let in_memory: usize = self.spilled.iter().map(|versions| *versions as usize).sum();
         self.cold.as_ref().map_or(0, |cold| cold.rows() - in_memory)
     }
 
@@ -273,7 +281,7 @@ impl Versions {
             return None;
         }
         // A key that is on disk too has to be known until it is gone there.
-        let needed = |key: &u32| !self.by_key[*key as usize].is_empty() || self.spilled[*key as usize];
+        let needed = |key: &u32| !self.by_key[*key as usize].is_empty() || self.spilled[*key as usize] > 0;
         let live: Vec<u32> = (0..self.keys.len() as u32).filter(needed).collect();
         self.number_anew(&live);
         Some(live)

@@ -39,6 +39,7 @@ pub struct Spills {
     cache_bytes: u64,
     next: AtomicU64,
     reads: AtomicU64,
+    waiting: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -72,6 +73,11 @@ impl Spills {
     /// Blocks read since the process began.
     pub fn reads(&self) -> u64 {
         self.reads.load(Ordering::Relaxed)
+    }
+
+    /// Rows written since the process began that wait for a watermark.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::Relaxed)
     }
 
     fn opened(&self) -> Result<&Open> {
@@ -220,6 +226,11 @@ impl Spill {
         self.next_run += 1;
         self.runs.extend(run);
         self.compact()
+    }
+
+    /// Of what was written so many rows wait for a watermark.
+    pub fn note_waiting(&self, rows: usize) {
+        self.blocks.spills.waiting.fetch_add(rows as u64, Ordering::Relaxed);
     }
 
     /// The live entries from `from` on (at or above it), newest of each key.

@@ -22,7 +22,7 @@ pub struct Run {
     /// How often its entries have been merged.
     pub level: u32,
     blocks: usize,
-    /// The first key of every [`INDEXED`]th block, one after the other, and where each ends.
+    /// For every [`INDEXED`]th block the beginning of its first key that is above the key before it, one after the other, and where each ends.
     firsts: Vec<u8>,
     ends: Vec<u32>,
     /// Blocks before this one were removed.
@@ -34,7 +34,7 @@ pub struct Run {
 }
 
 impl Run {
-    /// A first key of the index.
+    /// A key of the index: at or below all keys from its block on, above all before.
     fn first(&self, at: usize) -> &[u8] {
         let start = if at == 0 { 0 } else { self.ends[at - 1] as usize };
         &self.firsts[start..self.ends[at] as usize]
@@ -94,7 +94,8 @@ impl<'a> Writer<'a> {
     pub fn push(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<()> {
         assert!(self.run.entries == 0 || self.run.last.as_slice() < key, "entries of a run come in order, each key once");
         if self.block.is_empty() && self.run.blocks.is_multiple_of(INDEXED) {
-            self.run.firsts.extend_from_slice(key);
+            let same = key.iter().zip(&self.run.last).take_while(|(a, b)| a == b).count();
+            self.run.firsts.extend_from_slice(&key[..key.len().min(same + 1)]);
             self.run.ends.push(self.run.firsts.len() as u32);
         }
         self.block.extend((key.len() as u32).to_le_bytes());

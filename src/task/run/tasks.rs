@@ -110,26 +110,24 @@ impl Worker {
         let Some(local) = &mut self.local else { return Ok(()) };
         let plan = self.run.plan.clone();
         let mut moved = Vec::new();
-        for (of, task) in self.tasks.iter_mut().filter(|(_, task)| !task.is_dirty()) {
+        for (of, task) in self.tasks.iter().filter(|(_, task)| !task.is_dirty()) {
             if !local.moved(*of, task.commit_number()) {
                 continue;
             }
             for (_, id) in plan.stateful_nodes(of.sub) {
-                // What is on disk is not copied: after a restart the changelog has it.
-                let copied = task.store(id).spilled().keys == 0;
-                moved.push((*of, id, plan.names.changelog(id)?.partition(of.number), copied));
+                moved.push((*of, id, plan.names.changelog(id)?.partition(of.number)));
             }
         }
         if moved.is_empty() {
             return Ok(());
         }
-        let partitions: Vec<TopicPartition> = moved.iter().map(|(_, _, partition, _)| partition.clone()).collect();
+        let partitions: Vec<TopicPartition> = moved.iter().map(|(_, _, partition)| partition.clone()).collect();
         // Nothing of a later commit is in the changelogs: none is being sent.
         let ends = self.log.end_offsets(&partitions, Isolation::Uncommitted)?;
-        for (of, id, partition, copied) in moved {
+        for (of, id, partition) in moved {
             let commit = Some(self.tasks[&of].last_commit_record(id));
             let tail = Tail { rows: local.take_noted(of, id), commit, changelog: ends[&partition] };
-            local.writer().hand_over(of, id, if copied { Basis::Tail(tail) } else { Basis::Gone })?;
+            local.writer().hand_over(of, id, Basis::Tail(tail))?;
             local.copied(of, OffsetVector::from([(partition.clone(), ends[&partition])]));
         }
         Ok(())

@@ -28,12 +28,14 @@ use crate::cli::test::chaos::crew::{Folder, Phase, Slot};
 use crate::cli::test::chaos::process::Process;
 use crate::cli::test::chaos::storm::Storm;
 use crate::cli::test::chaos::tide::Tide;
+use crate::cli::test::modes::{Mode, is_short_of_memory};
 use crate::cli::test::world::{Tables, World};
 use crate::error::{Error, Result};
 use crate::job::backfill::{self, Request};
 use crate::job::bounds::Bound;
 use crate::job::{Settings, Site, live};
 use crate::record::Topic;
+use crate::store::memory::Memory;
 use crate::task::core::Cadence;
 use crate::task::decision::{self, Decision};
 use crate::task::names::Names;
@@ -54,14 +56,19 @@ pub struct Outcome {
     pub trace: Vec<String>,
     /// Of all lines of the trace.
     pub hash: u64,
+    /// Rows that went to disk while they waited for a watermark.
+    pub waiting_spilled: u64,
 }
 
 /// Runs a case through the weather of a seed.
 pub fn run(case: &Case, seed: u64, decisions: &[Decision]) -> Outcome {
-    let world = match World::new(case) {
+    let mut world = match World::new(case) {
         Ok(world) => world,
-        Err(error) => return Outcome { tables: Err(error), trace: Vec::new(), hash: 0 },
+        Err(error) => return Outcome { tables: Err(error), trace: Vec::new(), hash: 0, waiting_spilled: 0 },
     };
+    if is_short_of_memory(Mode::Chaos, seed) {
+        world.site.settings.memory = Memory::of(0);
+    }
     world.log.interleave(seed.wrapping_add(1));
     let mut plan = Plan::draw(seed);
     let tide = match (plan.backfills, plan.decides) {
@@ -80,7 +87,8 @@ pub fn run(case: &Case, seed: u64, decisions: &[Decision]) -> Outcome {
     let crew = std::mem::take(&mut *storm.slots());
     drop(crew);
     let mut inner = storm.inner();
-    Outcome { tables, hash: inner.trace.hash(), trace: std::mem::take(&mut inner.trace.lines) }
+    let waiting_spilled = world.site.settings.memory.spills().waiting();
+    Outcome { tables, hash: inner.trace.hash(), trace: std::mem::take(&mut inner.trace.lines), waiting_spilled }
 }
 
 /// What a seed makes of a run before it begins.
