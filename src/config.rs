@@ -54,6 +54,7 @@ const KEYS: &[(&str, &str, Form)] = &[
     ("state", "standby_tasks", Form::Number),
     ("serve", "address", Form::Text),
     ("time", "idle_after", Form::Text),
+    ("time", "quiet_after", Form::Text),
     ("commit", "interval", Form::Text),
     ("commit", "delivery", Form::Text),
     ("commit", "transaction_timeout", Form::Text),
@@ -201,11 +202,14 @@ pub struct Time {
     /// `None` ("off"): a quiet partition holds back the others for ever.
     #[serde(deserialize_with = "duration_or_off")]
     pub idle_after: Option<Duration>,
+    /// `None` ("off"): when everything is quiet, the last windows wait for the next record.
+    #[serde(deserialize_with = "duration_or_off")]
+    pub quiet_after: Option<Duration>,
 }
 
 impl Default for Time {
     fn default() -> Time {
-        Time { idle_after: Some(Duration::from_secs(30)) }
+        Time { idle_after: Some(Duration::from_secs(30)), quiet_after: None }
     }
 }
 
@@ -377,6 +381,7 @@ impl Settings {
             delivery: typed.commit.delivery,
             commit_interval_ms: typed.commit.interval.as_millis() as u64,
             idle_after: typed.time.idle_after,
+            quiet_after: typed.time.quiet_after,
             transaction_timeout: typed.commit.transaction_timeout,
             topics_create: typed.topics.create,
             replication: typed.topics.replication,
@@ -818,6 +823,7 @@ mod tests {
     fn values_that_do_not_fit_are_refused_with_their_place() {
         for (text, says) in [
             ("[commit]\ninterval = \"100\"", "t.toml:2:12: duration \"100\""),
+            ("[time]\nquiet_after = \"soon\"", "t.toml:2:15: duration \"soon\" is not understood: write 30s, 5m, or \"off\""),
             ("[commit]\ndelivery = \"exactly_one\"", "unknown value \"exactly_one\""),
             ("[commit]\n# why\ninterval = \"10s\"", "t.toml:3: [commit] interval is 10s"),
             ("[kafka]\nbrokers = \"kafka\"", "t.toml:2: [kafka] brokers has \"kafka\""),

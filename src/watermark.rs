@@ -47,15 +47,27 @@ impl fmt::Display for Watermark {
 pub struct PartitionWatermark {
     delay_micros: i64,
     now: Watermark,
+    /// The highest event time of an accepted record.
+    highest: Option<Timestamp>,
 }
 
 impl PartitionWatermark {
     pub fn new(delay_micros: i64) -> PartitionWatermark {
-        PartitionWatermark { delay_micros, now: Watermark::MIN }
+        PartitionWatermark { delay_micros, now: Watermark::MIN, highest: None }
     }
 
     pub fn current(&self) -> Watermark {
         self.now
+    }
+
+    /// What records alone have brought: raises do not move it.
+    pub fn highest(&self) -> Option<Timestamp> {
+        self.highest
+    }
+
+    /// Back to a commit.
+    pub fn restore(&mut self, now: Watermark, highest: Option<Timestamp>) {
+        *self = PartitionWatermark { now, highest, ..*self };
     }
 
     /// A recorded decision, a restored value, or the end of a `--final` run. Lower values change nothing.
@@ -66,14 +78,15 @@ impl PartitionWatermark {
     /// Takes the event times of accepted records in offset order (microseconds, no nulls) and returns each row's row watermark:
     /// the value just *before* that row.
     pub fn observe(&mut self, event_times: &Int64Array) -> Int64Array {
-        let mut now = self.now;
+        let (mut now, mut highest) = (self.now, self.highest);
         let before = event_times.values().iter().map(|&time| {
             let before = now;
             now = now.max(Watermark::after(Timestamp(time), self.delay_micros));
+            highest = highest.max(Some(Timestamp(time)));
             before.0
         });
         let before = Int64Array::from_iter_values(before);
-        self.now = now;
+        (self.now, self.highest) = (now, highest);
         before
     }
 }

@@ -42,5 +42,7 @@ mod restore;
 mod security;
 #[path = "broker/shop.rs"]
 mod shop;
+#[path = "broker/txn.rs"]
+mod txn;
 #[path = "broker/world.rs"]
 mod world;

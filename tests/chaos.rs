@@ -23,11 +23,12 @@ fn trace(case: &str, seed: u64) -> (Vec<String>, u64) {
 }
 
 /// Cases with a shuffle, a join, decisions, append and upsert sinks.
-const CASES: [&str; 6] = [
+const CASES: [&str; 7] = [
     "shuffle_by_country",
     "join_windowed_waits",
     "idle_partition",
     "idle_partition_behind_shuffle",
+    "quiet_behind_shuffles",
     "append_keeps_duplicates",
     "global_aggregates",
 ];
@@ -103,7 +104,10 @@ fn everything_that_can_happen_does() {
 /// A `Keep` that waited for an answer once took a decision that was made meanwhile for one that its commit had recorded.
 #[test]
 fn every_decision_that_was_made_is_recorded() {
-    for (case, seed) in ["idle_partition", "idle_all_partitions"].iter().flat_map(|case| (0..40).map(move |seed| (case, seed))) {
+    for (case, seed) in ["idle_partition", "idle_all_partitions", "quiet_closes_last_windows"]
+        .iter()
+        .flat_map(|case| (0..40).map(move |seed| (case, seed)))
+    {
         trace(case, seed);
     }
 }

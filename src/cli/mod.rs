@@ -27,6 +27,7 @@ mod show;
 mod signal;
 pub mod test;
 mod topics;
+mod txn;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -178,6 +179,8 @@ enum Command {
     Lag(lag::Args),
     /// Dead letters
     Dlq(dlq::Args),
+    /// Transactions: which are open since when; abort one that hangs
+    Txn(txn::Args),
     /// Records of a topic: keys, values, headers, ids; internal topics too
     Print(print::Args),
     /// Forget a pipeline's positions and state, to start over (a dry run unless --yes)
@@ -203,6 +206,7 @@ impl Command {
             Command::Schema(args) => schema::run(args, context),
             Command::Lag(args) => lag::run(args, context),
             Command::Dlq(args) => dlq::run(args, context),
+            Command::Txn(args) => txn::run(args, context),
             Command::Print(args) => print::run(args, context),
             Command::Reset(args) => reset::run(args, context),
             Command::Topics(args) => topics::run(args, context),

@@ -265,6 +265,7 @@ pub fn prepare_as(site: &Site, topology: &Topology, request: &Request, instance:
         decisions: Vec::new(),
         shares_decisions: !ignored,
         idle_after: None,
+        quiet_after: None,
         raise_tables,
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),

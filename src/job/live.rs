@@ -101,6 +101,7 @@ pub fn prepare_as(
         decisions: Vec::new(),
         shares_decisions: true,
         idle_after: if until_caught_up { None } else { settings.idle_after },
+        quiet_after: if until_caught_up { None } else { settings.quiet_after },
         raise_tables: true,
         instance: instance.to_string(),
         static_member: settings.state_dir.is_some(),
@@ -159,6 +160,7 @@ pub(super) fn draining(site: &Site, prepared: Prepared, promotion: &PromotionRec
         end: Some(vector),
         cadence: Cadence::bulk(),
         idle_after: None,
+        quiet_after: None,
         permit: Some(Arc::new(Fence::drain(site, &names, promotion.clone())) as Arc<dyn Permit>),
         ..prepared.run
     })

@@ -47,6 +47,8 @@ pub struct Settings {
     pub commit_interval_ms: u64,
     /// A source partition that has been at its end for so long no longer holds back the others; `None`: it does.
     pub idle_after: Option<Duration>,
+    /// When all streams have been at their ends for so long, event time goes on by the clock; `None`: the last windows wait.
+    pub quiet_after: Option<Duration>,
     pub transaction_timeout: Duration,
     pub topics_create: TopicsCreate,
     /// Replication factor of topics that are created; -1: the broker's default.
@@ -90,6 +92,7 @@ impl Default for Settings {
             delivery: Delivery::ExactlyOnce,
             commit_interval_ms: 100,
             idle_after: Some(Duration::from_secs(30)),
+            quiet_after: None,
             transaction_timeout: Duration::from_secs(15),
             topics_create: TopicsCreate::All,
             replication: -1,

@@ -24,6 +24,26 @@ pub struct AssignSpec {
     pub schema: SchemaRef,
 }
 
+impl AssignSpec {
+    /// Start of the last window that begins at or before `time`; `None` where microseconds can't hold it.
+    fn last_start(&self, time: i64) -> Option<i64> {
+        let since = time.checked_sub(self.offset_micros)?;
+        let start = since.checked_sub(since.rem_euclid(self.slide_micros))?.checked_add(self.offset_micros)?;
+        start.checked_add(self.size_micros)?;
+        Some(start)
+    }
+
+    /// End of the last window that begins at or before `time`.
+    pub fn last_end(&self, time: i64) -> Option<i64> {
+        self.last_start(time).map(|start| start + self.size_micros)
+    }
+
+    /// End of the last window that ends at or before `time`.
+    pub fn end_by(&self, time: i64) -> Option<i64> {
+        self.last_end(time.checked_sub(self.size_micros)?)
+    }
+}
+
 /// Runs an [`AssignSpec`]. A row whose windows microseconds can't hold is rejected with class `time`.
 pub struct Assign {
     spec: AssignSpec,
@@ -51,14 +71,6 @@ impl Assign {
         Ok(Assign { spec })
     }
 
-    /// Start of the last window that begins at or before `time`.
-    fn last_start(&self, time: i64) -> Option<i64> {
-        let since = time.checked_sub(self.spec.offset_micros)?;
-        let start = since.checked_sub(since.rem_euclid(self.spec.slide_micros))?.checked_add(self.spec.offset_micros)?;
-        start.checked_add(self.spec.size_micros)?;
-        Some(start)
-    }
-
     /// Start of the first window that holds a time whose last window is at `last`; above `last` when none holds it.
     fn first_start(&self, time: i64, last: i64) -> Option<i64> {
         // Windows hold the time while start > time - size.
@@ -73,7 +85,8 @@ impl Assign {
         let mut starts = Vec::with_capacity(times.len());
         for row in 0..times.len() {
             let time = times.value(row);
-            let last = if times.is_null(row) || overflowed.binary_search(&row).is_ok() { None } else { self.last_start(time) };
+            let last =
+                if times.is_null(row) || overflowed.binary_search(&row).is_ok() { None } else { self.spec.last_start(time) };
             let first = if tumbling { last } else { last.and_then(|last| self.first_start(time, last)) };
             let (Some(first), Some(last)) = (first, last) else {
                 failures.push((row, "the windows of the row's time are out of range".to_owned()));

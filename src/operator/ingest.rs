@@ -73,7 +73,8 @@ impl IngestSpec {
         !matches!(self.event_time, EventTime::RecordTimestamp)
     }
 
-    fn delay_micros(&self) -> i64 {
+    /// How far out of order event times may be.
+    pub fn delay_micros(&self) -> i64 {
         match self.event_time {
             EventTime::RecordTimestamp | EventTime::VersionTimestamp => 0,
             EventTime::Column { delay_micros, .. } => delay_micros,
@@ -203,11 +204,15 @@ impl Ingest {
         self.spec.has_watermark()
     }
 
-    /// Back to a commit: sets the watermark and forgets position and decisions, which the caller gives again
+    /// The highest event time of an accepted row; `None` where rows move no watermark.
+    pub fn highest(&self) -> Option<Timestamp> {
+        self.watermark.highest()
+    }
+
+    /// Back to a commit: sets watermark and highest event time and forgets position and decisions, which the caller gives again
     /// ([`Ingest::reached`], [`Ingest::raise`]).
-    pub fn restore(&mut self, watermark: Watermark) {
-        self.watermark = PartitionWatermark::new(self.spec.delay_micros());
-        self.watermark.raise(watermark);
+    pub fn restore(&mut self, watermark: Watermark, highest: Option<Timestamp>) {
+        self.watermark.restore(watermark, highest);
         self.position = None;
         self.raises.clear();
     }

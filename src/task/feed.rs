@@ -19,7 +19,7 @@ use crate::contract::{AvroSchema, WriterId};
 use crate::error::{BadClass, Error, Result};
 use crate::operator::ingest::{Ingest, filler};
 use crate::operator::{Output, Rejected};
-use crate::record::{Batch, Chunk, NextOffset, Offset, TopicPartition};
+use crate::record::{Batch, Chunk, NextOffset, Offset, Timestamp, TopicPartition};
 use crate::task::budget::Budget;
 use crate::topology::{Metadata, NullValue, Source, TableSource};
 use crate::watermark::Watermark;
@@ -35,6 +35,8 @@ pub struct Feed {
     pub budget: Budget,
     /// Quiet for long enough, as of its owner's last look; a record ends it.
     pub idle: bool,
+    /// The same for `quiet_after`.
+    pub quiet: bool,
     pub ingest: Ingest,
     value: AvroDecoder,
     key: Option<KeyDecoder>,
@@ -55,8 +57,12 @@ pub struct FeedState {
     /// Where several streams read the topic, each has a watermark of its own: those behind the first, in the order of the SQL.
     pub others: Vec<Watermark>,
     pub budget: Budget,
+    /// The highest event time of any stream that reads the partition.
+    pub highest: Option<Timestamp>,
     /// The partition was quiet: others need not wait for it.
     pub idle: bool,
+    /// It was quiet for so long that event time may go on by the clock, if all are.
+    pub quiet: bool,
 }
 
 impl FeedState {
@@ -82,7 +88,7 @@ impl Feed {
             .transpose()?;
         let place = u16::try_from(index).map_err(|_| Error::config("more than 65,535 sources in one pipeline"))?;
         let mut ingest = Ingest::new(source.ingest.clone(), place, partition.partition);
-        ingest.restore(state.watermark);
+        ingest.restore(state.watermark, state.highest);
         ingest.reached(state.position);
         Ok(Feed {
             partition,
@@ -91,6 +97,7 @@ impl Feed {
             position: state.position,
             budget: state.budget,
             idle: state.idle,
+            quiet: state.quiet,
             ingest,
             value,
             key,
@@ -104,7 +111,8 @@ impl Feed {
 
     pub fn state(&self) -> FeedState {
         let (watermark, budget) = (self.ingest.watermark(), self.budget.clone());
-        FeedState { position: self.position, watermark, others: Vec::new(), budget, idle: self.idle }
+        let (position, highest, others) = (self.position, self.ingest.highest(), Vec::new());
+        FeedState { position, watermark, others, budget, highest, idle: self.idle, quiet: self.quiet }
     }
 
     /// Schema ids in the chunk whose writer is not known yet, in keys and values.
@@ -146,6 +154,7 @@ impl Feed {
         );
         self.position = self.position.max(chunk.next);
         self.idle &= chunk.is_empty();
+        self.quiet &= chunk.is_empty();
         let batches = match &self.table {
             _ if chunk.is_empty() => Vec::new(),
             None => self.rows(chunk, out, ids)?.into_iter().collect(),

@@ -485,18 +485,20 @@ impl Task {
     pub fn stands(&self) -> BTreeMap<TopicPartition, Stand> {
         let mut stands: BTreeMap<TopicPartition, Stand> = BTreeMap::new();
         for feed in self.feeds.iter().filter(|feed| feed.ingest.has_watermark()) {
-            let own = Stand { watermark: feed.ingest.watermark(), idle: feed.idle };
+            let (watermark, highest) = (feed.ingest.watermark(), feed.ingest.highest());
+            let own = Stand { watermark, highest, idle: feed.idle, quiet: feed.quiet };
             let stand = stands.entry(feed.partition.clone()).or_insert(own);
             stand.watermark = stand.watermark.min(own.watermark);
+            stand.highest = stand.highest.max(own.highest);
         }
         stands
     }
 
-    /// Notes whether a source partition is quiet; the next commit says so.
-    pub fn set_idle(&mut self, partition: &TopicPartition, idle: bool) {
-        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition && feed.idle != idle) {
-            feed.idle = idle;
-            self.dirty = true;
+    /// Notes whether a source partition is quiet, for `idle_after` and for `quiet_after`; the next commit says so.
+    pub fn set_silence(&mut self, partition: &TopicPartition, idle: bool, quiet: bool) {
+        for feed in self.feeds.iter_mut().filter(|feed| feed.partition == *partition) {
+            self.dirty |= (feed.idle, feed.quiet) != (idle, quiet);
+            (feed.idle, feed.quiet) = (idle, quiet);
         }
     }
 
@@ -555,7 +557,10 @@ impl Task {
         let mut states: BTreeMap<TopicPartition, FeedState> = BTreeMap::new();
         for feed in &self.feeds {
             match states.get_mut(&feed.partition) {
-                Some(first) => first.others.push(feed.ingest.watermark()),
+                Some(first) => {
+                    first.others.push(feed.ingest.watermark());
+                    first.highest = first.highest.max(feed.ingest.highest());
+                }
                 None => drop(states.insert(feed.partition.clone(), feed.state())),
             }
         }

@@ -8,14 +8,18 @@
 
 use std::collections::BTreeMap;
 
-use crate::record::{NextOffset, TopicPartition};
+use crate::record::{NextOffset, Timestamp, TopicPartition};
 use crate::watermark::Watermark;
 
 /// Where a source partition of the pipeline stands, whoever owns it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stand {
     pub watermark: Watermark,
+    /// The highest event time of a record; raises do not move it.
+    pub highest: Option<Timestamp>,
     pub idle: bool,
+    /// At its end for `quiet_after`.
+    pub quiet: bool,
 }
 
 /// How long partitions have been at their ends.
@@ -73,7 +77,8 @@ mod tests {
 
     fn stands(of: &[(i32, i64, bool)]) -> BTreeMap<TopicPartition, Stand> {
         let stand = |(p, watermark, idle): &(i32, i64, bool)| {
-            (Topic::new("orders").partition(*p), Stand { watermark: Watermark(*watermark), idle: *idle })
+            let stand = Stand { watermark: Watermark(*watermark), highest: None, idle: *idle, quiet: false };
+            (Topic::new("orders").partition(*p), stand)
         };
         of.iter().map(stand).collect()
     }

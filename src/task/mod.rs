@@ -13,6 +13,7 @@ pub mod graph;
 pub mod idle;
 pub mod letters;
 pub mod local;
+pub mod lull;
 pub mod names;
 pub mod observe;
 pub mod outlet;

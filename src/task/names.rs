@@ -48,6 +48,18 @@ impl Names {
         format!("{}.{instance}", self.group())
     }
 
+    /// The pipeline that a transactional id is of, and its generation, unless it is the one that writes the control topic. `None`: it is
+    /// not of a name under this prefix.
+    pub fn owner_of(prefix: &str, transactional_id: &str) -> Option<(String, Option<u32>)> {
+        let (head, last) = transactional_id.strip_prefix(prefix)?.rsplit_once('.')?;
+        if last == "control" {
+            return Some((head.to_owned(), None)).filter(|(pipeline, _)| !pipeline.is_empty());
+        }
+        let (pipeline, generation) = head.rsplit_once(".g")?;
+        let generation = generation.parse().ok()?;
+        Some((pipeline.to_owned(), Some(generation))).filter(|(pipeline, _)| !pipeline.is_empty())
+    }
+
     /// The changelog of the operator's store.
     pub fn changelog(&self, operator: &str) -> Result<Topic> {
         let topic = Topic::new(format!("{}.{operator}.changelog", self.group()));
@@ -109,4 +121,21 @@ fn check_length(topic: &Topic) -> Result<()> {
         .hint("shorten pipeline.name, name_prefix or the sink's name"));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_transactional_id_tells_its_pipeline() {
+        let names = Names::new("tidemill.", "shop.g2.revenue", 12).unwrap();
+        let owner = |id: &str| Names::owner_of("tidemill.", id);
+        let pipeline = || "shop.g2.revenue".to_string();
+        assert_eq!(owner(&names.transactional_id("0a1b2c3d-00000001")), Some((pipeline(), Some(12))));
+        assert_eq!(owner(&names.control_writer()), Some((pipeline(), None)));
+        for other in ["connect.g1.00000000", "tidemill.revenue", "tidemill..g1.0", "tidemill.revenue.gx.0", "tidemill..control"] {
+            assert_eq!(owner(other), None, "{other}");
+        }
+    }
 }

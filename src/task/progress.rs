@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::log::CommittedOffset;
-use crate::record::{NextOffset, TopicPartition};
+use crate::record::{NextOffset, Timestamp, TopicPartition};
 use crate::task::budget::Budget;
 use crate::task::exchange::InboxState;
 use crate::task::feed::FeedState;
@@ -51,13 +51,20 @@ struct Metadata {
     /// Idle.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     i: bool,
+    /// Quiet, for `quiet_after`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    q: bool,
+    /// The highest event time; absent: none, or written by a version that did not keep it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    h: Option<Timestamp>,
 }
 
 /// `commit` is the number of the task's commit.
 pub fn to_metadata(state: &FeedState, commit: u64) -> String {
     let w = Some(state.watermark).filter(|w| *w != Watermark::MIN).map(|w| w.0);
     let (o, b) = (state.others.clone(), state.budget.clone());
-    serde_json::to_string(&Metadata { v: FORMAT, n: commit, w, o, b, i: state.idle }).expect("numbers serialize")
+    let (i, q, h) = (state.idle, state.quiet, state.highest);
+    serde_json::to_string(&Metadata { v: FORMAT, n: commit, w, o, b, i, q, h }).expect("numbers serialize")
 }
 
 /// Beside the offset of a repartition topic.
@@ -68,9 +75,9 @@ pub fn inbox_metadata(commit: u64) -> String {
 /// # Errors
 /// `Config` when the metadata was not written by Tidemill (offsets moved by hand), or by a later version.
 pub fn from_committed(partition: &TopicPartition, committed: &CommittedOffset) -> Result<FeedState> {
-    let metadata = metadata(partition, committed)?;
-    let watermark = metadata.w.map_or(Watermark::MIN, Watermark);
-    Ok(FeedState { position: committed.next, watermark, others: metadata.o, budget: metadata.b, idle: metadata.i })
+    let Metadata { w, o: others, b: budget, i: idle, q: quiet, h: highest, .. } = metadata(partition, committed)?;
+    let watermark = w.map_or(Watermark::MIN, Watermark);
+    Ok(FeedState { position: committed.next, watermark, others, budget, highest, idle, quiet })
 }
 
 /// The number of the task's commit that wrote the offset; errors as [`from_committed`].
@@ -99,7 +106,8 @@ fn metadata(partition: &TopicPartition, committed: &CommittedOffset) -> Result<M
 
 /// A partition that nothing has been read from.
 pub fn start(position: NextOffset) -> FeedState {
-    FeedState { position, watermark: Watermark::MIN, others: Vec::new(), budget: Budget::default(), idle: false }
+    let (watermark, others, budget) = (Watermark::MIN, Vec::new(), Budget::default());
+    FeedState { position, watermark, others, budget, highest: None, idle: false, quiet: false }
 }
 
 /// What the commit record holds beside positions and watermarks.
@@ -107,18 +115,22 @@ pub fn start(position: NextOffset) -> FeedState {
 struct Extra {
     #[serde(default)]
     budgets: Vec<(TopicPartition, Budget)>,
+    /// The highest event times.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    highest: Vec<(TopicPartition, Timestamp)>,
     /// Watermarks of the senders of each inbox, by the number of the sender's task.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     senders: Vec<(TopicPartition, Vec<Watermark>)>,
 }
 
-/// Budgets of source partitions and watermarks of senders, for the commit record.
+/// Budgets and highest event times of source partitions and watermarks of senders, for the commit record.
 pub fn to_extra<'a>(
-    feeds: impl Iterator<Item = (&'a TopicPartition, &'a FeedState)>,
+    feeds: impl Iterator<Item = (&'a TopicPartition, &'a FeedState)> + Clone,
     inboxes: impl Iterator<Item = (&'a TopicPartition, &'a InboxState)>,
 ) -> serde_json::Value {
     let extra = Extra {
-        budgets: feeds.map(|(partition, state)| (partition.clone(), state.budget.clone())).collect(),
+        budgets: feeds.clone().map(|(partition, state)| (partition.clone(), state.budget.clone())).collect(),
+        highest: feeds.filter_map(|(partition, state)| Some((partition.clone(), state.highest?))).collect(),
         senders: inboxes.map(|(partition, state)| (partition.clone(), state.senders.clone())).collect(),
     };
     serde_json::to_value(extra).expect("numbers and names serialize")
@@ -127,6 +139,11 @@ pub fn to_extra<'a>(
 /// The budgets that [`to_extra`] took; what is missing is empty.
 pub fn budgets(extra: &serde_json::Value) -> BTreeMap<TopicPartition, Budget> {
     from_extra(extra).budgets.into_iter().collect()
+}
+
+/// The highest event times that [`to_extra`] took; what is missing is not known.
+pub fn highest(extra: &serde_json::Value) -> BTreeMap<TopicPartition, Timestamp> {
+    from_extra(extra).highest.into_iter().collect()
 }
 
 /// The senders' watermarks that [`to_extra`] took, by inbox.

@@ -314,6 +314,7 @@ fn positions(record: &CommitRecord) -> OffsetVector {
 fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Option<&CommittedOffsets>) -> TaskState {
     let positions = positions(record);
     let mut budgets = progress::budgets(&record.extra);
+    let highest = progress::highest(&record.extra);
     let mut senders = progress::senders(&record.extra);
     // One per stream that reads the partition, in their order.
     let mut watermarks: BTreeMap<TopicPartition, Vec<Watermark>> = BTreeMap::new();
@@ -335,7 +336,8 @@ fn recorded_state(plan: &Plan, id: TaskId, record: &CommitRecord, committed: Opt
                     _ => (Watermark::MIN, Vec::new()),
                 };
                 let budget = budgets.remove(&partition).unwrap_or_default();
-                state.feeds.insert(partition, FeedState { position, watermark, others, budget, idle: false });
+                let (highest, idle, quiet) = (highest.get(&partition).copied(), false, false);
+                state.feeds.insert(partition, FeedState { position, watermark, others, budget, highest, idle, quiet });
             }
             Reads::Exchange(node) => {
                 let senders = senders.remove(&partition).unwrap_or_else(|| plan.senders(node));

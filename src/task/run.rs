@@ -22,10 +22,12 @@ use crate::store::memory::{Memory, Seat};
 use crate::task::core::{Action, Cadence, Core, Event, Outcome};
 use crate::task::decision::{self, Decision};
 use crate::task::ends::Ends;
+use crate::task::feed::FeedState;
 use crate::task::graph::{Prepared, Task};
 use crate::task::idle::{self, Quiet, Stand};
 use crate::task::letters::{Orphan, Sender};
 use crate::task::local::LocalCopies;
+use crate::task::lull::{self, Lull};
 use crate::task::observe::Observer;
 use crate::task::permit::Permit;
 use crate::task::plan::{Plan, TaskId};
@@ -61,6 +63,8 @@ pub struct Run {
     pub shares_decisions: bool,
     /// Quiet for so long a source partition no longer holds back the others; `None`: no such decision is made, recorded ones are followed.
     pub idle_after: Option<Duration>,
+    /// All streams quiet for so long, event time goes on by the clock; `None`: no such decision is made, recorded ones are followed.
+    pub quiet_after: Option<Duration>,
     /// A table at its end does not hold back the streams that it is joined with: its watermark is raised to theirs, as a decision. In a
     /// bounded run the end is that of the range.
     pub raise_tables: bool,
@@ -169,6 +173,9 @@ pub struct Worker {
     /// Made since the last commit, to be recorded with the next.
     decided: Vec<Decision>,
     quiet: Quiet,
+    lull: Lull,
+    /// The watermark for which it was said that the last windows wait.
+    said_waiting: Option<(Watermark, Moment)>,
     looked_at: Option<Moment>,
     /// Changelog positions at the start of each task's snapshot round.
     rounds: BTreeMap<TaskId, OffsetVector>,
@@ -205,6 +212,8 @@ const RECORD_TIMEOUT: Duration = Duration::from_secs(2);
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same for tables at their ends, which hold back joins.
 const LOOK_AT_TABLES_EVERY: Duration = Duration::from_millis(50);
+/// How often it is said at most that the last windows wait.
+const SAY_WAITING: Duration = Duration::from_secs(300);
 /// How often the group's offsets are asked for near the end of a bounded run.
 const ENDS_EVERY: Duration = Duration::from_millis(20);
 /// How often it is asked whether this run may still commit.
@@ -258,6 +267,8 @@ impl Worker {
             intended: CommittedOffsets::new(),
             decided: Vec::new(),
             quiet: Quiet::default(),
+            lull: Lull::default(),
+            said_waiting: None,
             looked_at: None,
             rounds: BTreeMap::new(),
             began: clock.now(),
@@ -992,12 +1003,17 @@ impl Worker {
         }
     }
 
-    /// The watermark of a partition that has been quiet for long enough goes to where those that move are.
+    /// Where the source partitions stand that have event time and are this worker's.
+    pub fn stands(&self) -> BTreeMap<TopicPartition, Stand> {
+        self.tasks.values().flat_map(Task::stands).collect()
+    }
+
+    /// The watermark of a partition that has been quiet for long enough goes to where those that move are, or on by the clock.
     fn raise_quiet(&mut self) -> Result<()> {
         let tables = self.run.raise_tables && self.run.plan.has_tables();
-        let every = match self.run.idle_after {
+        let every = match self.run.idle_after.into_iter().chain(self.run.quiet_after).min() {
             _ if tables => LOOK_AT_TABLES_EVERY.min(self.patience),
-            Some(idle_after) => LOOK_EVERY.min(idle_after),
+            Some(after) => LOOK_EVERY.min(after),
             None => return Ok(()),
         };
         if self.core.has_left() || self.looked_at.is_some_and(|at| self.clock.since(at) < every) {
@@ -1009,25 +1025,26 @@ impl Worker {
 
     /// Looks for quiet partitions and raises them. Returns whether there was something to raise.
     fn raise_now(&mut self) -> Result<bool> {
-        let timed: Vec<TopicPartition> = self.tasks.values().flat_map(Task::stands).map(|(p, _)| p).collect();
-        let asked: Vec<TopicPartition> = timed.into_iter().filter(|p| self.idle_after(p).is_some()).collect();
+        let awaited = |p: &TopicPartition| self.idle_after(p).or(self.quiet_after(p)).is_some();
+        let asked: Vec<TopicPartition> = self.stands().into_keys().filter(awaited).collect();
         let ends = self.ends_of(&asked)?;
         let positions: OffsetVector = self.tasks.values().flat_map(Task::source_positions).collect();
         let now = self.now_ms();
         for partition in &asked {
             let quiet_ms = self.quiet.look(partition, positions[partition], ends[partition], now);
-            let idle_after = self.idle_after(partition).unwrap_or_default();
-            let idle =
-                quiet_ms.is_some_and(|ms| u128::from(ms) >= idle_after.as_millis()) && !self.parked.contains_key(partition);
+            let quiet_ms = quiet_ms.filter(|_| !self.parked.contains_key(partition)).map(u128::from);
+            let for_long =
+                |after: Option<Duration>| after.is_some_and(|after| quiet_ms.is_some_and(|ms| ms >= after.as_millis()));
+            let (idle, quiet) = (for_long(self.idle_after(partition)), for_long(self.quiet_after(partition)));
             if let Some(task) = self.run.plan.task_of(partition).and_then(|task| self.tasks.get_mut(&task)) {
-                task.set_idle(partition, idle);
+                task.set_silence(partition, idle, quiet);
             }
         }
         let raises = self.raises()?;
         let raised = !raises.is_empty();
         for (partition, to) in raises {
             let at = positions[&partition];
-            tracing::debug!(pipeline = self.name(), %partition, offset = at.0, %to, "idle: its watermark is raised");
+            tracing::debug!(pipeline = self.name(), %partition, offset = at.0, %to, "quiet: its watermark is raised");
             metrics::counter!(metric::IDLE_RAISES, "pipeline" => self.name().to_string()).increment(1);
             self.decide(Decision { partition, at, to })?;
         }
@@ -1038,22 +1055,70 @@ impl Worker {
         Ok(raised)
     }
 
-    /// Streams go to where the other streams are, a table to where the streams are that it meets.
-    fn raises(&self) -> Result<Vec<(TopicPartition, Watermark)>> {
-        let plan = &self.run.plan;
-        let stands = self.tasks.values().flat_map(Task::stands);
-        let (tables, own): (BTreeMap<_, _>, BTreeMap<_, _>) = stands.partition(|(p, _)| plan.is_table(&p.topic));
-        if !own.values().chain(tables.values()).any(|stand| stand.idle) {
+    /// Streams go to where the other streams are, or on by the clock if all are quiet; a table to where the streams are that it meets.
+    fn raises(&mut self) -> Result<Vec<(TopicPartition, Watermark)>> {
+        let plan = self.run.plan.clone();
+        let (tables, own): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            self.stands().into_iter().partition(|(p, _)| plan.is_table(&p.topic));
+        if !own.values().chain(tables.values()).any(|stand| stand.idle || stand.quiet) {
+            self.lull = Lull::default();
             return Ok(Vec::new());
         }
         let others = if self.holds_all() { BTreeMap::new() } else { self.stands_of_others()? };
-        let mut raises = idle::raises(&own, &others);
+        let mut raises = self.on_by_the_clock(&own, &others);
+        if raises.is_empty() {
+            raises = idle::raises(&own, &others);
+        }
+        if raises.is_empty() {
+            self.say_waiting(&own, &others);
+        }
         for (partition, stand) in tables {
             let known = |p: TopicPartition| own.get(&p).or_else(|| others.get(&p)).map(|stand| (p, *stand));
             let met: BTreeMap<TopicPartition, Stand> = plan.met_by(&partition).into_iter().filter_map(known).collect();
             raises.extend(idle::raises(&BTreeMap::from([(partition, stand)]), &met));
         }
         Ok(raises)
+    }
+
+    /// When all streams are quiet, event time goes on as if records went on coming, up to where nothing waits any more.
+    fn on_by_the_clock(
+        &mut self,
+        own: &BTreeMap<TopicPartition, Stand>,
+        others: &BTreeMap<TopicPartition, Stand>,
+    ) -> Vec<(TopicPartition, Watermark)> {
+        let Some(quiet_after) = self.run.quiet_after else { return Vec::new() };
+        let now = self.now_ms();
+        let Some((highest, lasted_ms)) = self.lull.look(own, others, now) else { return Vec::new() };
+        let topology = &self.run.plan.topology;
+        let gone_by = i64::try_from((quiet_after + Duration::from_millis(lasted_ms)).as_micros()).unwrap_or(i64::MAX);
+        let until = Watermark::after(highest, lull::delay_micros(topology).saturating_sub(gone_by));
+        let Some(to) = lull::release(topology, highest, until) else { return Vec::new() };
+        let behind = own.iter().filter(|(_, stand)| stand.watermark < to);
+        behind.map(|(partition, _)| (partition.clone(), to)).collect()
+    }
+
+    /// When everything is quiet the last windows wait, unless event time goes on by the clock: it is said for what.
+    fn say_waiting(&mut self, own: &BTreeMap<TopicPartition, Stand>, others: &BTreeMap<TopicPartition, Stand>) {
+        if self.run.quiet_after.is_some() || self.run.idle_after.is_none() {
+            return;
+        }
+        let Some((watermark, to)) = lull::waiting(&self.run.plan.topology, own, others) else { return };
+        let said = |(of, at): (Watermark, Moment)| of == to || self.clock.since(at) < SAY_WAITING;
+        if self.said_waiting.is_some_and(said) {
+            return;
+        }
+        self.said_waiting = Some((to, self.clock.now()));
+        let needed = Watermark(to.0.saturating_add(lull::delay_micros(&self.run.plan.topology)));
+        let waits = format!(
+            "the last windows wait until the watermark is {to}, for a record with an event time of about {needed} or later"
+        );
+        let remedy = "[time] quiet_after closes them without one";
+        tracing::info!(pipeline = self.name(), %watermark, "everything is quiet: {waits}. {remedy}");
+    }
+
+    /// For how long a stream's partition has to be at its end so that event time may go on by the clock; `None`: it never does.
+    fn quiet_after(&self, partition: &TopicPartition) -> Option<Duration> {
+        self.run.quiet_after.filter(|_| !self.run.plan.is_table(&partition.topic))
     }
 
     /// For how long a partition has to be at its end to be idle; `None`: it never is.
@@ -1085,8 +1150,14 @@ impl Worker {
         let committed = self.log.committed(&plan.names.group(), &partitions)?;
         let stand = |partition: TopicPartition| {
             let state = committed.get(&partition).and_then(|c| progress::from_committed(&partition, c).ok());
-            let (watermark, idle) = state.map_or((Watermark::MIN, false), |state| (state.lowest(), state.idle));
-            (partition, Stand { watermark, idle })
+            let nothing = Stand { watermark: Watermark::MIN, highest: None, idle: false, quiet: false };
+            let known = |state: FeedState| Stand {
+                watermark: state.lowest(),
+                highest: state.highest,
+                idle: state.idle,
+                quiet: state.quiet,
+            };
+            (partition, state.map_or(nothing, known))
         };
         Ok(partitions.into_iter().map(stand).collect())
     }

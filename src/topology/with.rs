@@ -277,9 +277,10 @@ fn elsewhere(name: &str) -> Option<&'static str> {
             "where to start is given to the command: --from earliest, a timestamp, or topic:partition=offset"
         }
         _ if name.starts_with("scan.bounded") => "where to end is given to the command: backfill --to, or run --until-caught-up",
-        "idle_after" | "quiet_after" | "scan.watermark.idle-timeout" => {
-            "how long a partition may be quiet is set in the config file: idle_after"
+        "idle_after" | "scan.watermark.idle-timeout" => {
+            "how long a partition may be quiet is set in the config file: [time] idle_after"
         }
+        "quiet_after" => "when event time goes on by the clock is set in the config file: [time] quiet_after",
         _ if name.starts_with("scan.") => "how a topic is read is set in the config file",
         "sink.delivery-guarantee" | "sink.semantic" => "delivery is set in the config file: exactly_once or at_least_once",
         "sink.partitioner" => "a sink partitions as Java does, by its PRIMARY KEY",

@@ -128,6 +128,8 @@ pub enum Line {
     Idle {
         partition: i32,
     },
+    /// All streams have been quiet until the last windows close.
+    Quiet,
 }
 
 #[derive(Clone, Debug, PartialEq)]

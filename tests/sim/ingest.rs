@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::case::{Body, Case, Line, Record, Value};
+use crate::case::{Body, Case, Line, Record, Relation, Value, Window};
 use crate::expression::{Failed, evaluate, micros, truth};
 use crate::model::{END, Model, NONE, Row, Version, lookup, names};
 
@@ -38,6 +38,11 @@ impl<'a> Model<'a> {
                     idle.insert(place);
                     self.raise(&mut marks, place, &idle);
                 }
+                Line::Quiet => {
+                    let streams = self.streams_with_time();
+                    idle.extend(streams.iter().flat_map(|s| (0..marks[*s].len()).map(move |p| (*s, p))));
+                    self.close(&mut marks, &streams);
+                }
             }
         }
         if marks.iter().any(|marks| marks.len() != self.case.sources[0].partitions as usize) {
@@ -60,6 +65,48 @@ impl<'a> Model<'a> {
         if to > *mark {
             *mark = to;
             self.count(if self.case.sources[place.0].table.is_some() { "idle raises of tables" } else { "idle raises" }, 1);
+        }
+    }
+
+    fn streams_with_time(&self) -> Vec<usize> {
+        let sources = self.case.sources.iter().enumerate();
+        sources.filter(|(_, source)| source.table.is_none() && source.time.is_some()).map(|(at, _)| at).collect()
+    }
+
+    /// Everything is quiet until all windows have closed that a row so far can lie in, and all rows have met their versions.
+    fn close(&mut self, marks: &mut [Vec<i64>], streams: &[usize]) {
+        let Some(highest) = self.highest else { return };
+        let waits = self.case.statements.iter().filter_map(|statement| self.waits(&statement.query, highest).1);
+        let Some(to) = waits.max().filter(|to| *to < END) else { return };
+        for stream in streams {
+            let behind: Vec<&mut i64> = marks[*stream].iter_mut().filter(|mark| **mark < to).collect();
+            self.count("quiet raises", behind.len() as u64);
+            behind.into_iter().for_each(|mark| *mark = to);
+        }
+    }
+
+    /// The latest time of a relation's rows, and what the watermark has to reach until they are all through.
+    fn waits(&self, relation: &Relation, highest: i64) -> (Option<i64>, Option<i64>) {
+        match relation {
+            Relation::Source(source) => (self.streams_with_time().contains(source).then_some(highest), None),
+            Relation::Select(select) => self.waits(&select.input, highest),
+            Relation::Union(branches) => {
+                let of_branches: Vec<_> = branches.iter().map(|branch| self.waits(branch, highest)).collect();
+                let (latest, waits): (Vec<_>, Vec<_>) = of_branches.into_iter().unzip();
+                (latest.into_iter().flatten().max(), waits.into_iter().flatten().max())
+            }
+            Relation::Aggregate(aggregate) => {
+                let (latest, waits) = self.waits(&aggregate.input, highest);
+                let Some(window) = &aggregate.window else { return (latest, waits) };
+                let end = latest.and_then(|latest| last_end(window, latest));
+                (end.map(|end| end - 1000).or(latest), waits.max(end))
+            }
+            Relation::Join(join) => {
+                let (latest, waits) = self.waits(&join.left, highest);
+                // A row goes when the watermark is above its time; windows' rows are at whole milliseconds.
+                let above = latest.and_then(|latest| (latest.div_euclid(1000) + 1).checked_mul(1000));
+                (latest, waits.max(above))
+            }
         }
     }
 
@@ -151,10 +198,21 @@ impl<'a> Model<'a> {
         self.observe(source, at, mark);
     }
 
-    fn observe(&self, source: usize, at: i64, mark: &mut i64) {
+    fn observe(&mut self, source: usize, at: i64, mark: &mut i64) {
+        if self.case.sources[source].table.is_none() {
+            self.highest = self.highest.max(Some(at));
+        }
         let delay_ms = self.case.sources[source].time.as_ref().map_or(0, |time| time.delay_ms);
         *mark = (*mark).max(at.saturating_sub(delay_ms * 1000).max(NONE + 1));
     }
+}
+
+/// End of the last window that begins at or before a time.
+fn last_end(window: &Window, time: i64) -> Option<i64> {
+    let [size, slide, offset] =
+        [window.size_ms, window.slide_ms.unwrap_or(window.size_ms), window.offset_ms].map(|ms| i128::from(ms) * 1000);
+    let start = offset + (i128::from(time) - offset).div_euclid(slide) * slide;
+    i64::try_from(start + size).ok()
 }
 
 fn row(partition: i32, place: (i64, usize, i32, i64)) -> Row {

@@ -197,7 +197,8 @@ fn lines(source: &mut Source, keys: &[Value], salt: u32, form: &Form, style: &St
     let wanted = if form.crowded { dice.between(100, 250) } else { dice.between(0, 60) };
     for at in 0..wanted {
         if form.idle && dice.chance(6) {
-            source.lines.push(Line::Idle { partition: dice.below(partitions as usize) as i32 });
+            let partition = dice.below(partitions as usize) as i32;
+            source.lines.push(if dice.chance(25) { Line::Quiet } else { Line::Idle { partition } });
         }
         let nullable = source.table.is_none()
             && (source.key.only || source.fields.iter().any(|field| field.name == source.key.column && field.nullable));

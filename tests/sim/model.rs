@@ -59,6 +59,7 @@ pub fn expected(case: &Case) -> Expected {
         streams: vec![Vec::new(); case.sources.len()],
         tables: vec![Vec::new(); case.sources.len()],
         edges: case.sources.iter().map(|source| vec![END; source.partitions as usize]).collect(),
+        highest: None,
         used: vec![BTreeSet::new(); case.sources.len()],
         found: Expected::default(),
     };
@@ -91,6 +92,8 @@ pub struct Model<'a> {
     pub tables: Vec<Vec<Version>>,
     /// What every partition has reached at the end, by source and partition.
     pub edges: Vec<Vec<i64>>,
+    /// The highest event time of an accepted row of any stream.
+    pub highest: Option<i64>,
     /// Columns that a statement reads, by source.
     pub used: Vec<BTreeSet<String>>,
     pub found: Expected,

@@ -125,6 +125,7 @@ fn lines(source: &Source, contracts: &BTreeMap<String, String>) -> String {
     let id = |subject: &str| contracts.keys().position(|s| s == subject).expect("is there") as u32 + 1;
     text(source.lines.iter().map(|line| match line {
         Line::Idle { partition } => json!({"partition": partition, "idle": true}),
+        Line::Quiet => json!({"quiet": true}),
         Line::Record(record) => {
             let mut object = Map::new();
             object.insert("partition".to_owned(), json!(record.partition));

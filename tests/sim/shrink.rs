@@ -98,6 +98,7 @@ fn single(case: &Case) -> Option<Case> {
         source.lines.iter_mut().for_each(|line| match line {
             Line::Record(record) => record.partition = 0,
             Line::Idle { partition } => *partition = 0,
+            Line::Quiet => {}
         });
     }
     (less != *case).then_some(less)

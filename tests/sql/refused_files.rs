@@ -88,6 +88,7 @@ pub const FILES: &[Case] = &[
     ("CREATE STREAM t WITH ('topic' = 'orders', ¦'on.tme' = 'drop');", "no such class", "did you mean \"time\"?"),
     ("CREATE STREAM t WITH ('topic' = 'orders', 'on.time' = ¦'ignore');", "'on.time' = 'ignore' is not known", ""),
     ("CREATE STREAM t WITH (¦'properties.bootstrap.servers' = 'k:9092');", "does not belong in SQL", "[kafka]"),
+    ("CREATE STREAM t WITH (¦'quiet_after' = '10 s');", "does not belong in SQL", "[time] quiet_after"),
     ("CREATE STREAM t WITH (¦'scan.startup.mode' = 'earliest-offset');", "does not belong in SQL", "--from"),
     (
         "CREATE STREAM t WITH ('topic' = 'orders', ¦'partitions' = '3');",

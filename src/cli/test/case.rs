@@ -56,12 +56,18 @@ pub enum Input {
         topic: Topic,
         partition: i32,
     },
+    /// All streams have been quiet for as long as it takes to close the last windows.
+    Quiet {
+        topic: Topic,
+    },
 }
 
 impl Input {
+    /// Where it stands; what is about all streams, in a partition that every topic has.
     pub fn place(&self) -> (&Topic, i32) {
         match self {
             Input::Record { topic, partition, .. } | Input::Idle { topic, partition } => (topic, *partition),
+            Input::Quiet { topic } => (topic, 0),
         }
     }
 }
@@ -98,7 +104,8 @@ pub struct Letter {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
-    partition: i32,
+    #[serde(default)]
+    partition: Option<i32>,
     #[serde(default)]
     timestamp: Option<Value>,
     #[serde(default)]
@@ -113,6 +120,8 @@ struct Line {
     headers: Option<Value>,
     #[serde(default)]
     idle: bool,
+    #[serde(default)]
+    quiet: bool,
 }
 
 impl Case {
@@ -276,16 +285,25 @@ fn inputs(path: &Path, topology: &Topology, contracts: &FileContracts) -> Result
             Some(other) => return Err(Error::config(format!("{}: timestamp {other} is neither a string nor a number", place()))),
         };
         highest = highest.max(timestamp);
-        let input = match line.idle {
-            true => Input::Idle { topic: topic.clone(), partition: line.partition },
-            false => record(&topic, &line, timestamp, topology, contracts).map_err(|e| e.context(place()))?,
+        let partition = || line.partition.ok_or_else(|| Error::config(format!("{}: it names no partition", place())));
+        let input = match (line.idle, line.quiet) {
+            (_, true) => Input::Quiet { topic: topic.clone() },
+            (true, _) => Input::Idle { topic: topic.clone(), partition: partition()? },
+            _ => record(&topic, partition()?, &line, timestamp, topology, contracts).map_err(|e| e.context(place()))?,
         };
         inputs.push((highest, input));
     }
     Ok(inputs)
 }
 
-fn record(topic: &Topic, line: &Line, timestamp: i64, topology: &Topology, contracts: &FileContracts) -> Result<Input> {
+fn record(
+    topic: &Topic,
+    partition: i32,
+    line: &Line,
+    timestamp: i64,
+    topology: &Topology,
+    contracts: &FileContracts,
+) -> Result<Input> {
     let value = match (&line.raw, &line.value) {
         (Some(raw), _) => Some(decode_base64(raw)?),
         (None, None | Some(Value::Null)) => None,
@@ -298,14 +316,7 @@ fn record(topic: &Topic, line: &Line, timestamp: i64, topology: &Topology, contr
         None | Some(Value::Null) => None,
         Some(key) => Some(encode_key(topic, key, topology, contracts)?),
     };
-    Ok(Input::Record {
-        topic: topic.clone(),
-        partition: line.partition,
-        timestamp,
-        key,
-        value,
-        headers: headers(line.headers.as_ref())?,
-    })
+    Ok(Input::Record { topic: topic.clone(), partition, timestamp, key, value, headers: headers(line.headers.as_ref())? })
 }
 
 fn value_subject(topic: &Topic, topology: &Topology) -> String {

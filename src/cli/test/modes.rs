@@ -1,6 +1,6 @@
 //! The modes of the promise, each a way to run a case on the embedded log, with one worker or several.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,11 +17,12 @@ use crate::job::bounds::Bound;
 use crate::job::live;
 use crate::job::promote::{Promotion, Status, Which};
 use crate::log::embedded::CommitFault;
-use crate::record::{NextOffset, Topic};
+use crate::record::{NextOffset, Topic, TopicPartition};
 use crate::store::memory::Memory;
 use crate::task::core::Cadence;
 use crate::task::decision::Decision;
 use crate::task::idle::{self, Stand};
+use crate::task::lull;
 use crate::task::restorer::Restoring;
 use crate::task::run::{Run, Worker};
 use crate::watermark::Watermark;
@@ -77,9 +78,9 @@ impl Mode {
     }
 }
 
-/// The idle decisions of a case: made once, in the order of the input, and followed by every run.
+/// The decisions of a case about quiet partitions: made once, in the order of the input, and followed by every run.
 pub fn decisions(case: &Case) -> Result<Vec<Decision>> {
-    if !case.inputs.iter().any(|input| matches!(input, Input::Idle { .. })) {
+    if !case.inputs.iter().any(|input| matches!(input, Input::Idle { .. } | Input::Quiet { .. })) {
         return Ok(Vec::new());
     }
     let world = World::new(case)?;
@@ -87,40 +88,49 @@ pub fn decisions(case: &Case) -> Result<Vec<Decision>> {
     let mut worker = Worker::open(Arc::new(world.log.clone()), Arc::new(world.registry.clone()), run)?;
     settle(&mut worker)?;
     let mut decisions: Vec<Decision> = Vec::new();
-    let mut quiet = std::collections::BTreeSet::new();
-    let timed = case.topology.sources.iter().filter(|source| source.ingest.has_watermark());
-    let partitions: Vec<_> = timed.flat_map(|s| crate::log::partitions_of(&s.topic, case.partitions(&s.topic))).collect();
-    let mut next: std::collections::BTreeMap<_, i64> = Default::default();
+    let mut quiet: BTreeSet<TopicPartition> = BTreeSet::new();
+    let mut next: BTreeMap<TopicPartition, i64> = BTreeMap::new();
+    let tables: BTreeSet<&Topic> = case.topology.sources.iter().filter(|s| s.table.is_some()).map(|s| &s.topic).collect();
     for input in &case.inputs {
         let (topic, partition) = input.place();
         let partition = topic.partition(partition);
-        match input {
+        let stands = worker.stands();
+        let raises = match input {
             Input::Record { .. } => {
                 quiet.remove(&partition);
                 *next.entry(partition).or_default() += 1;
                 world.append(input)?;
                 settle(&mut worker)?;
+                continue;
             }
             Input::Idle { .. } => {
                 quiet.insert(partition.clone());
-                let known = worker.progress.lock().map(|progress| progress.watermarks.clone()).unwrap_or_default();
-                let stand = |p: &crate::record::TopicPartition| Stand {
-                    watermark: known.get(p).copied().unwrap_or(Watermark::MIN),
-                    idle: quiet.contains(p),
-                };
-                let stands = partitions.iter().map(|p| (p.clone(), stand(p))).collect();
-                let raises = idle::raises(&stands, &Default::default());
-                let to = raises.iter().find(|(raised, _)| *raised == partition).map(|(_, to)| *to);
-                let Some(to) = to else { continue };
-                let at = crate::record::NextOffset(next.get(&partition).copied().unwrap_or(0));
-                let decision = Decision { partition, at, to };
-                worker.decide(decision.clone())?;
-                settle(&mut worker)?;
-                decisions.push(decision);
+                let stand = |(p, stand): (TopicPartition, Stand)| (p.clone(), Stand { idle: quiet.contains(&p), ..stand });
+                let raises = idle::raises(&stands.into_iter().map(stand).collect(), &BTreeMap::new());
+                raises.into_iter().filter(|(raised, _)| *raised == partition).collect()
             }
+            Input::Quiet { .. } => {
+                let streams: BTreeMap<_, _> = stands.into_iter().filter(|(p, _)| !tables.contains(&p.topic)).collect();
+                quiet.extend(streams.keys().cloned());
+                on_by_the_clock(case, &streams)
+            }
+        };
+        for (partition, to) in raises {
+            let at = NextOffset(next.get(&partition).copied().unwrap_or(0));
+            let decision = Decision { partition, at, to };
+            worker.decide(decision.clone())?;
+            settle(&mut worker)?;
+            decisions.push(decision);
         }
     }
     Ok(decisions)
+}
+
+/// All streams have been quiet for so long that the last windows close.
+fn on_by_the_clock(case: &Case, streams: &BTreeMap<TopicPartition, Stand>) -> Vec<(TopicPartition, Watermark)> {
+    let highest = streams.values().filter_map(|stand| stand.highest).max();
+    let Some(to) = highest.and_then(|highest| lull::release(&case.topology, highest, Watermark::MAX)) else { return Vec::new() };
+    streams.iter().filter(|(_, stand)| stand.watermark < to).map(|(partition, _)| (partition.clone(), to)).collect()
 }
 
 /// Numbers of workers, dealt out to the interleavings in turn.
@@ -345,7 +355,7 @@ impl<'a> Arrivals<'a> {
 
     /// Every source partition, with how many records it will have.
     fn places(&self, case: &Case) -> Vec<(Topic, i32, usize)> {
-        let topics: std::collections::BTreeSet<&Topic> = case.topology.sources.iter().map(|source| &source.topic).collect();
+        let topics: BTreeSet<&Topic> = case.topology.sources.iter().map(|source| &source.topic).collect();
         let records = |topic: &Topic, partition: i32| {
             let queue = self.partitions.iter().find(|queue| queue.front().is_some_and(|next| next.place() == (topic, partition)));
             queue.map_or(0, VecDeque::len)

@@ -12,6 +12,7 @@ mod producer;
 mod reader;
 mod security;
 mod settings;
+pub mod transactions;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
