@@ -88,7 +88,8 @@ pub fn expression(columns: &[(String, Type)], style: &Style, dice: &mut Dice) ->
 pub fn long(columns: &[(String, Type)], depth: u32, style: &Style, dice: &mut Dice) -> Expr {
     let numbers: Vec<_> = columns.iter().filter(|(_, t)| matches!(t, Type::Long | Type::Int)).cloned().collect();
     if numbers.is_empty() {
-        return Expr::long(dice.between(0, 9));
+        // Alone, a small number is an INT: it would be no key of format long.
+        return Expr::ToLong(Box::new(Expr::long(dice.between(0, 9))));
     }
     if depth == 0 {
         let (name, data_type) = dice.pick(&numbers);
