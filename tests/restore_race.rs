@@ -13,7 +13,8 @@ use tidemill::error::{Error, Kind, Result};
 use tidemill::job::live;
 use tidemill::log::embedded::EmbeddedLog;
 use tidemill::log::{
-    CommittedOffsets, Consumer, ConsumerSettings, Isolation, Log, NewTopic, Producer, ProducerSettings, Reader, TopicInfo,
+    CommittedOffsets, Consumer, ConsumerSettings, GroupMetadata, Isolation, Log, NewTopic, Producer, ProducerSettings, Reader,
+    TopicInfo,
 };
 use tidemill::record::{OffsetVector, Topic, TopicPartition};
 use tidemill::task::core::Cadence;
@@ -63,6 +64,10 @@ impl Log for Slow {
 
     fn delete_group(&self, group: &str) -> Result<()> {
         self.log.delete_group(group)
+    }
+
+    fn outsider(&self, group: &str) -> GroupMetadata {
+        self.log.outsider(group)
     }
 
     fn start_offsets(&self, partitions: &[TopicPartition]) -> Result<OffsetVector> {

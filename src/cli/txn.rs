@@ -257,7 +257,8 @@ fn abort(
     let mut producer = log.producer(&settings)?;
     if let Some((pipeline, Some(generation))) = Names::owner_of(prefix, id) {
         // What a coordinator took for aborted without writing the markers is closed, too.
-        producer.settle(&written, &Names::new(prefix, &pipeline, generation)?.group())?;
+        let group = Names::new(prefix, &pipeline, generation)?.group();
+        producer.settle(&written, Some(&group))?;
     }
     wait_until_stable(log, &written, &ends)
 }
