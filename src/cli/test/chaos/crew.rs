@@ -184,7 +184,7 @@ impl Storm {
         for (decision, asked_at) in due {
             if self.is_decided(&decision) {
                 self.note(None, format!("decided: {}:{}", decision.partition, decision.at));
-                self.inner().tide.decided(&decision.partition);
+                self.inner().tide.decided(&decision);
             } else if asked_at.is_none_or(|at| self.clock.since(at) >= ASK_AGAIN) {
                 self.ask_to_decide(&decision);
             }

@@ -77,7 +77,9 @@ impl Tide {
         }
     }
 
-    pub fn decided(&mut self, partition: &TopicPartition) {
-        self.partitions.get_mut(partition).and_then(VecDeque::pop_front);
+    /// It was made. Nothing happens if that was known: one who slept while he asked for another decision comes late with this one.
+    pub fn decided(&mut self, made: &Decision) {
+        let Some(queue) = self.partitions.get_mut(&made.partition) else { return };
+        queue.pop_front_if(|next| matches!(next, Next::Decide(decision, _) if decision == made));
     }
 }
