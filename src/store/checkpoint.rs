@@ -9,6 +9,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
 
 use arrow::record_batch::RecordBatch;
 use serde::{Deserialize, Serialize};
@@ -22,6 +23,10 @@ use crate::record::NextOffset;
 const FORMAT: u32 = 1;
 /// Of a part with deltas, about.
 const PART_ROWS: usize = 16_384;
+/// A database that was closed in this process keeps its lock until sled's own threads have let it go: a pipeline that comes back (fenced, or taken
+/// from it and given again) waits for that. Another process, which `job::state` notices before this, keeps it for longer.
+const LOCK_WAIT: Duration = Duration::from_secs(2);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// The checkpoints of the tasks of one pipeline generation.
 pub struct Checkpoints {
@@ -118,7 +123,14 @@ impl Checkpoints {
     /// `Config` when another process holds it or its format is not known, `Corrupt` when sled can't read it: then it can be deleted.
     pub fn open(dir: &Path, cache_bytes: usize) -> Result<Checkpoints> {
         let failed = |e| failed(dir, e);
-        let db = sled::Config::new().path(dir).cache_capacity(cache_bytes as u64).flush_every_ms(None).open().map_err(failed)?;
+        let config = sled::Config::new().path(dir).cache_capacity(cache_bytes as u64).flush_every_ms(None);
+        let began = Instant::now();
+        let db = loop {
+            match config.open() {
+                Err(sled::Error::Io(io)) if is_lock(&io) && began.elapsed() < LOCK_WAIT => std::thread::sleep(LOCK_RETRY),
+                opened => break opened.map_err(failed)?,
+            }
+        };
         match db.get(Key::Format.bytes()).map_err(failed)? {
             None => {
                 db.insert(Key::Format.bytes(), &FORMAT.to_be_bytes()).map_err(failed)?;
@@ -288,6 +300,10 @@ fn checked(value: &[u8]) -> Result<&[u8]> {
     Ok(bytes)
 }
 
+fn is_lock(io: &std::io::Error) -> bool {
+    io.to_string().contains("lock")
+}
+
 fn failed(dir: &Path, error: sled::Error) -> Error {
     let place = format!("\"{}\"", dir.display());
     match error {
@@ -295,7 +311,7 @@ fn failed(dir: &Path, error: sled::Error) -> Error {
             Error::corrupt(format!("{place}: the checkpoint database is damaged: {error}"))
                 .hint("delete the folder, the changelog has the state")
         }
-        sled::Error::Io(io) if io.to_string().contains("lock") => Error::new(Kind::Config, format!("{place}: {io}"))
+        sled::Error::Io(io) if is_lock(&io) => Error::new(Kind::Config, format!("{place}: {io}"))
             .hint("another process uses this state directory: give each its own"),
         other => Error::failed(format!("{place}: {other}")),
     }
