@@ -78,15 +78,15 @@ impl PartitionWatermark {
     /// Takes the event times of accepted records in offset order (microseconds, no nulls) and returns each row's row watermark:
     /// the value just *before* that row.
     pub fn observe(&mut self, event_times: &Int64Array) -> Int64Array {
-        let (mut now, mut highest) = (self.now, self.highest);
+        let mut now = self.now;
         let before = event_times.values().iter().map(|&time| {
             let before = now;
             now = now.max(Watermark::after(Timestamp(time), self.delay_micros));
-            highest = highest.max(Some(Timestamp(time)));
             before.0
         });
         let before = Int64Array::from_iter_values(before);
-        (self.now, self.highest) = (now, highest);
+        self.now = now;
+        self.highest = self.highest.max(arrow::compute::max(event_times).map(Timestamp));
         before
     }
 }
