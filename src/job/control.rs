@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::log::{CommittedOffsets, NewTopic};
-use crate::record::{NextOffset, OffsetVector, Timestamp};
+use crate::record::{NextOffset, OffsetVector, Timestamp, Topic};
 use crate::task::names::Names;
 use crate::topology::Statement;
 
@@ -186,6 +186,12 @@ impl Control {
     /// The job whose shadow a generation writes.
     pub fn job_of(&self, generation: u32) -> Option<&JobRecord> {
         self.jobs.values().find(|job| job.generation == generation)
+    }
+
+    /// The job that fills a topic at the moment.
+    pub fn writer_of(&self, topic: &Topic) -> Option<&JobRecord> {
+        let writes = |job: &&JobRecord| job.state == JobState::Running && job.outputs.values().any(|to| to == topic.as_str());
+        self.jobs.values().find(writes)
     }
 
     pub fn next_generation(&self) -> u32 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::error::{Error, Result};
 use crate::job::bounds::{self, Bound, Which};
-use crate::job::control::{self, Change, Control, GenerationRecord, JobState, PromotionRecord, Stance};
+use crate::job::control::{self, Change, Control, GenerationRecord, PromotionRecord, Stance};
 use crate::job::fence::Fence;
 use crate::job::{Site, ledger, prepare};
 use crate::log::Isolation;
@@ -14,7 +14,7 @@ use crate::task::names::Names;
 use crate::task::outlet::Target;
 use crate::task::permit::Permit;
 use crate::task::run::Run;
-use crate::topology::{self, Sink, Statement, Topology};
+use crate::topology::{self, Statement, Topology};
 
 /// A live run, checked and ready.
 pub struct Prepared {
@@ -161,9 +161,8 @@ fn first(
 
 /// A backfill that fills the live sinks is their only writer until it is at its end.
 fn check_sinks(topology: &Topology, control: &Control) -> Result<()> {
-    for job in control.jobs.values().filter(|job| job.state == JobState::Running) {
-        let written = |sink: &&Sink| job.outputs.values().any(|topic| *topic == sink.topic.as_str());
-        if let Some(sink) = topology.sinks.iter().find(written) {
+    for sink in &topology.sinks {
+        if let Some(job) = control.writer_of(&sink.topic) {
             let (name, pipeline) = (&job.job, &topology.pipeline);
             return Err(Error::config(format!("job \"{name}\" writes sink \"{}\" (--output live)", sink.name)).hint(format!(
                 "let it come to its end and go on from there with \"tidemill promote PIPELINE.sql {name}\", or give it up with \

@@ -1,7 +1,7 @@
 //! What a range of the past can't give, and where its first whole window begins.
 
 use crate::error::{Error, Result};
-use crate::job::control::{Control, JobState};
+use crate::job::control::Control;
 use crate::job::{Site, prepare};
 use crate::log::Isolation;
 use crate::record::{OffsetVector, Timestamp, Topic, TopicPartition};
@@ -57,11 +57,7 @@ pub(super) fn check_only_writer(topology: &Topology, control: &Control, outputs:
         outputs.iter().filter(|(name, topic)| topology.sinks.iter().any(|sink| sink.name == *name && sink.topic == *topic));
     for (sink, topic) in sinks {
         let live = control.live().filter(|live| live.statements.iter().any(|s| s.kind == "INSERT INTO" && s.name == *sink));
-        let job = control
-            .jobs
-            .values()
-            .find(|job| job.state == JobState::Running && job.outputs.values().any(|output| output == topic.as_str()));
-        let other = match (live, job) {
+        let other = match (live, control.writer_of(topic)) {
             (Some(live), _) => format!("generation {} is live and writes it", live.generation),
             (None, Some(job)) => format!("job \"{}\" writes it", job.job),
             (None, None) => continue,

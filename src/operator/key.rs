@@ -143,6 +143,12 @@ pub fn sortable(number: i64) -> [u8; 8] {
     (number as u64 ^ 1 << 63).to_be_bytes()
 }
 
+/// The number of the first eight bytes.
+pub fn unsortable(bytes: &[u8]) -> i64 {
+    let number = bytes.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
+    (number ^ 1 << 63) as i64
+}
+
 /// Distinct keys, numbered from 0 in the order in which they came.
 pub enum KeyTable {
     Unit {

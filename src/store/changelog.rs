@@ -171,17 +171,7 @@ impl Fold {
 
     /// From a checkpoint: the store holds its image already. Commits up to the checkpoint's are skipped.
     pub fn after(checkpoint: CommitRecord) -> Fold {
-        let (generation, known) = (checkpoint.generation, checkpoint.number);
-        Fold {
-            generation,
-            last: Some(checkpoint),
-            known,
-            rows: Vec::new(),
-            part: (0, 0),
-            taken_rows: 0,
-            tail: None,
-            tail_bytes: 0,
-        }
+        Fold { known: checkpoint.number, last: Some(checkpoint.clone()), ..Fold::new(checkpoint.generation) }
     }
 
     /// Takes the next messages. A commit is applied when its last part is there; windows that it closed leave the store.

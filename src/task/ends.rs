@@ -162,24 +162,17 @@ impl Ends {
 
 /// Partitions whose records can become rows of the exchange, up to the exchanges before it.
 fn behind(plan: &Plan, exchange: usize, before: &[Exchanged]) -> Vec<TopicPartition> {
-    let nodes = &plan.topology.nodes;
     let mut found = BTreeSet::new();
-    let mut seen = BTreeSet::new();
-    let mut ahead: Vec<usize> = nodes[exchange].inputs.clone();
-    while let Some(node) = ahead.pop() {
-        if !seen.insert(node) {
-            continue;
-        }
-        match &nodes[node].operation {
+    for origin in plan.topology.origins(exchange) {
+        match &plan.topology.nodes[origin].operation {
             Operation::Source(source) => {
                 let topic = &plan.topology.sources[*source].topic;
                 found.extend(partitions_of(topic, plan.source_partitions[*source]));
             }
-            Operation::Exchange(_) => {
-                let other = before.iter().find(|other| other.node == node).expect("inputs stand before their users");
+            _ => {
+                let other = before.iter().find(|other| other.node == origin).expect("inputs stand before their users");
                 found.extend(other.partitions.iter().cloned());
             }
-            _ => ahead.extend(&nodes[node].inputs),
         }
     }
     found.into_iter().collect()

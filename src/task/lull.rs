@@ -66,6 +66,18 @@ pub fn waiting(
     (watermark < to).then_some((watermark, to))
 }
 
+/// The raises with which event time goes on up to `until`: of each stream partition that is behind where something closes.
+pub fn raises(
+    topology: &Topology,
+    streams: &BTreeMap<TopicPartition, Stand>,
+    highest: Timestamp,
+    until: Watermark,
+) -> Vec<(TopicPartition, Watermark)> {
+    let Some(to) = release(topology, highest, until) else { return Vec::new() };
+    let behind = streams.iter().filter(|(_, stand)| stand.watermark < to);
+    behind.map(|(partition, _)| (partition.clone(), to)).collect()
+}
+
 /// The largest that a stream declares: how far the watermark stays behind the highest event time.
 pub fn delay_micros(topology: &Topology) -> i64 {
     let streams = topology.sources.iter().filter(|source| source.table.is_none());

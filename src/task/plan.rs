@@ -136,23 +136,13 @@ impl Plan {
     /// What a receiver knows of the senders of an exchange from the start, by the number of the sender's task: of one that reads nothing which
     /// could become a row of it, that nothing will come. Such a task may never have anything to commit, and no message of its says so.
     pub fn senders(&self, exchange: usize) -> Vec<Watermark> {
-        let read = self.reads_of(exchange);
-        let feeds = |number: i32| read.iter().any(|partitions| number < *partitions);
-        (0..self.tasks(self.sub_of(exchange))).map(|number| if feeds(number) { Watermark::MIN } else { Watermark::MAX }).collect()
-    }
-
-    /// Partition counts of what the sub-topology of an exchange reads for it.
-    fn reads_of(&self, exchange: usize) -> Vec<i32> {
-        let nodes = &self.topology.nodes;
-        let (mut counts, mut ahead) = (Vec::new(), nodes[exchange].inputs.clone());
-        while let Some(node) = ahead.pop() {
-            match nodes[node].operation {
-                Operation::Source(source) => counts.push(self.source_partitions[source]),
-                Operation::Exchange(_) => counts.push(self.exchange_partitions()),
-                _ => ahead.extend(&nodes[node].inputs),
-            }
-        }
-        counts
+        let partitions = self.topology.origins(exchange).into_iter().map(|origin| match self.topology.nodes[origin].operation {
+            Operation::Source(source) => self.source_partitions[source],
+            _ => self.exchange_partitions(),
+        });
+        let feeding = partitions.max().unwrap_or(0);
+        let first = |number| if number < feeding { Watermark::MIN } else { Watermark::MAX };
+        (0..self.tasks(self.sub_of(exchange))).map(first).collect()
     }
 
     /// Partition count of every repartition topic.

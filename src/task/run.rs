@@ -1089,9 +1089,7 @@ impl Worker {
         let topology = &self.run.plan.topology;
         let gone_by = i64::try_from((quiet_after + Duration::from_millis(lasted_ms)).as_micros()).unwrap_or(i64::MAX);
         let until = Watermark::after(highest, lull::delay_micros(topology).saturating_sub(gone_by));
-        let Some(to) = lull::release(topology, highest, until) else { return Vec::new() };
-        let behind = own.iter().filter(|(_, stand)| stand.watermark < to);
-        behind.map(|(partition, _)| (partition.clone(), to)).collect()
+        lull::raises(topology, own, highest, until)
     }
 
     /// When everything is quiet the last windows wait, unless event time goes on by the clock: it is said for what.

@@ -112,7 +112,9 @@ pub fn decisions(case: &Case) -> Result<Vec<Decision>> {
             Input::Quiet { .. } => {
                 let streams: BTreeMap<_, _> = stands.into_iter().filter(|(p, _)| !tables.contains(&p.topic)).collect();
                 quiet.extend(streams.keys().cloned());
-                on_by_the_clock(case, &streams)
+                let highest = streams.values().filter_map(|stand| stand.highest).max();
+                // For so long that the last windows close.
+                highest.map_or_else(Vec::new, |highest| lull::raises(&case.topology, &streams, highest, Watermark::MAX))
             }
         };
         for (partition, to) in raises {
@@ -124,13 +126,6 @@ pub fn decisions(case: &Case) -> Result<Vec<Decision>> {
         }
     }
     Ok(decisions)
-}
-
-/// All streams have been quiet for so long that the last windows close.
-fn on_by_the_clock(case: &Case, streams: &BTreeMap<TopicPartition, Stand>) -> Vec<(TopicPartition, Watermark)> {
-    let highest = streams.values().filter_map(|stand| stand.highest).max();
-    let Some(to) = highest.and_then(|highest| lull::release(&case.topology, highest, Watermark::MAX)) else { return Vec::new() };
-    streams.iter().filter(|(_, stand)| stand.watermark < to).map(|(partition, _)| (partition.clone(), to)).collect()
 }
 
 /// Numbers of workers, dealt out to the interleavings in turn.

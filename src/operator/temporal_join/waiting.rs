@@ -19,7 +19,7 @@ use arrow::row::{RowConverter, SortField};
 use super::buffer::Place;
 use crate::error::{Error, Result};
 use crate::operator::evaluate::{broken, record_batch};
-use crate::operator::key::sortable;
+use crate::operator::key::{sortable, unsortable};
 use crate::operator::position::{self, Positions};
 use crate::operator::rows::{RowCodec, comes_back};
 use crate::store::spill::{Push, Spill, Spills};
@@ -123,15 +123,14 @@ impl WaitingRows {
             }
         };
         let places: Vec<Place> = entries.iter().map(|(key, _)| read_place(key)).collect();
-        let number = |bytes: &[u8]| unsortable(bytes);
         columns.extend([
             Arc::new(Int64Array::from_iter_values(places.iter().map(|place| place.0))) as ArrayRef,
-            Arc::new(Int64Array::from_iter_values(entries.iter().map(|(_, value)| number(&value[..8])))),
+            Arc::new(Int64Array::from_iter_values(entries.iter().map(|(_, value)| unsortable(&value[..8])))),
             Arc::new(UInt16Array::from_iter_values(places.iter().map(|place| place.2))),
             Arc::new(Int32Array::from_iter_values(places.iter().map(|place| place.3))),
             Arc::new(Int64Array::from_iter_values(places.iter().map(|place| place.4))),
             Arc::new(BooleanArray::from(places.iter().map(|place| place.1).collect::<Vec<_>>())),
-            Arc::new(Int64Array::from_iter_values(entries.iter().map(|(key, _)| number(&key[key.len() - ID..])))),
+            Arc::new(Int64Array::from_iter_values(entries.iter().map(|(key, _)| unsortable(&key[key.len() - ID..])))),
         ]);
         record_batch(&self.schema, columns, entries.len()).map_err(|e| broken("waiting rows", e))
     }
@@ -149,11 +148,6 @@ fn write_place((time, derived, source, partition, offset): Place, key: &mut Vec<
 pub fn read_place(key: &[u8]) -> Place {
     let partition = u32::from_be_bytes([key[11], key[12], key[13], key[14]]) ^ 1 << 31;
     (unsortable(&key[..8]), key[8] != 0, u16::from_be_bytes([key[9], key[10]]), partition as i32, unsortable(&key[15..23]))
-}
-
-fn unsortable(bytes: &[u8]) -> i64 {
-    let number = bytes.iter().take(8).fold(0, |number: u64, byte| number << 8 | u64::from(*byte));
-    (number ^ 1 << 63) as i64
 }
 
 /// Above all keys of rows below `edge`, and above none of the others.
